@@ -1,0 +1,80 @@
+//! Why a batch was not kept, or a store could not be opened.
+
+use std::path::PathBuf;
+
+use zonal_model::Key;
+
+use crate::revision::Revision;
+
+/// Which condition was not met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConflictReason {
+    /// It was to be new and exists.
+    Exists {
+        /// When it was last changed.
+        found: Revision,
+    },
+    /// It was to exist and does not.
+    Missing,
+    /// It was changed by somebody else.
+    Moved {
+        /// What the caller had read.
+        expected: Revision,
+        /// What is there.
+        found: Revision,
+    },
+}
+
+/// Why a store refuses.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum StoreError {
+    /// A condition was not met; nothing of the batch was kept.
+    #[error("{key} {}", match .reason {
+        ConflictReason::Exists { found } => format!("exists already, at revision {found}"),
+        ConflictReason::Missing => "does not exist any more".to_owned(),
+        ConflictReason::Moved { expected, found } => format!("was changed by somebody else: expected revision {expected}, found {found}"),
+    })]
+    Conflict {
+        /// Position of the operation in the batch.
+        index: usize,
+        /// What it was about.
+        key: Key,
+        /// Which condition.
+        reason: ConflictReason,
+    },
+
+    /// The backend could not write. Nothing of the batch is visible; it may be tried again.
+    #[error("cannot write to {place}: {problem}")]
+    Write {
+        /// Which store.
+        place: String,
+        /// What the system said.
+        problem: String,
+    },
+
+    /// The store's file is not usable.
+    #[error("cannot open the store `{}`: {problem}\nhint: {hint}", .path.display())]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+        /// What to do.
+        hint: &'static str,
+    },
+
+    /// The store is shut.
+    #[error("the store is closed")]
+    Closed,
+}
+
+impl StoreError {
+    /// Whether the same call could succeed later with nobody changing anything.
+    #[must_use]
+    pub const fn is_transient(&self) -> bool {
+        match self {
+            Self::Write { .. } => true,
+            Self::Conflict { .. } | Self::Open { .. } | Self::Closed => false,
+        }
+    }
+}
