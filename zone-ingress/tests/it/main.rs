@@ -1,0 +1,15 @@
+//! The zone ingress as its callers, services and operators meet it: real sockets on loopback.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    clippy::cast_possible_truncation,
+    reason = "a test may fail loudly"
+)]
+
+mod data_path;
+mod drain;
+mod harness;
+mod hostile;
