@@ -96,6 +96,11 @@ pub(crate) struct Args {
     check: bool,
 }
 
+/// What `--check` does, for other chores.
+pub(crate) fn check() -> Result<()> {
+    run(&Args { check: true })
+}
+
 pub(crate) fn run(args: &Args) -> Result<()> {
     let workspace = workspace_root()?;
     let Some(package) = find_package(&workspace, args.check)? else {
