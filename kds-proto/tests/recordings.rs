@@ -8,6 +8,7 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
+    clippy::print_stdout,
     missing_docs
 )]
 
@@ -151,15 +152,15 @@ fn check_message(line: &serde_json::Value, context: &str, counts: &mut Counts) {
             &body, context, counts,
         )),
         ("StreamXDSConfigs", false) => {
-            drop(round_trip::<mesh::XdsConfigRequest>(&body, context, counts))
+            drop(round_trip::<mesh::XdsConfigRequest>(&body, context, counts));
         }
         ("StreamStats", true) => drop(round_trip::<mesh::StatsResponse>(&body, context, counts)),
         ("StreamStats", false) => drop(round_trip::<mesh::StatsRequest>(&body, context, counts)),
         ("StreamClusters", true) => {
-            drop(round_trip::<mesh::ClustersResponse>(&body, context, counts))
+            drop(round_trip::<mesh::ClustersResponse>(&body, context, counts));
         }
         ("StreamClusters", false) => {
-            drop(round_trip::<mesh::ClustersRequest>(&body, context, counts))
+            drop(round_trip::<mesh::ClustersRequest>(&body, context, counts));
         }
         (method, _) => panic!("{context}: method {method}"),
     }
@@ -170,7 +171,11 @@ fn check_resource(name: &str, version: &str, any: &Any, context: &str, counts: &
     let context = &format!("{context} {name}");
     assert_eq!(any.type_url, KumaResource::type_url());
     let resource: KumaResource = round_trip(&any.value, context, counts);
-    assert_eq!(resource.encode_to_vec(), any.value, "{context}: resources have the same bytes everywhere");
+    assert_eq!(
+        resource.encode_to_vec(),
+        any.value,
+        "{context}: resources have the same bytes everywhere"
+    );
     assert_eq!(resource, unpack(any).unwrap());
     let meta = resource.meta.unwrap();
     assert_eq!(name, format!("{}.{}", meta.name, meta.mesh), "{context}");
@@ -193,10 +198,10 @@ fn check_resource(name: &str, version: &str, any: &Any, context: &str, counts: &
         "kuma.mesh.v1alpha1.Mesh" => check_spec::<mesh::Mesh>(&spec, context, counts),
         "kuma.mesh.v1alpha1.Dataplane" => check_spec::<mesh::Dataplane>(&spec, context, counts),
         "kuma.mesh.v1alpha1.DataplaneInsight" => {
-            check_spec::<mesh::DataplaneInsight>(&spec, context, counts)
+            check_spec::<mesh::DataplaneInsight>(&spec, context, counts);
         }
         "kuma.mesh.v1alpha1.ServiceInsight" => {
-            check_spec::<mesh::ServiceInsight>(&spec, context, counts)
+            check_spec::<mesh::ServiceInsight>(&spec, context, counts);
         }
         "kuma.system.v1alpha1.Secret" => check_spec::<system::Secret>(&spec, context, counts),
         "kuma.system.v1alpha1.Config" => check_spec::<system::Config>(&spec, context, counts),
@@ -216,7 +221,11 @@ where
         + serde::de::DeserializeOwned,
 {
     let message: M = round_trip(&spec.value, context, counts);
-    assert_eq!(message.encode_to_vec(), spec.value, "{context}: specs have the same bytes everywhere");
+    assert_eq!(
+        message.encode_to_vec(),
+        spec.value,
+        "{context}: specs have the same bytes everywhere"
+    );
     let json = serde_json::to_value(&message).unwrap();
     assert_eq!(
         serde_json::from_value::<M>(json).unwrap(),
