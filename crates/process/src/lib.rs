@@ -19,6 +19,7 @@ pub mod admin;
 pub mod backoff;
 pub mod clock;
 pub mod config;
+pub mod control_plane;
 pub mod logs;
 pub mod metrics;
 pub mod net;
