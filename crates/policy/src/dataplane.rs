@@ -82,6 +82,36 @@ pub struct KindPolicies {
 }
 
 impl KindPolicies {
+    /// Merges policies of one kind that are known to touch a proxy, and each of its inbounds.
+    #[must_use]
+    pub fn merged(
+        kind: Kind,
+        mut matched: Vec<Arc<Policy>>,
+        per_inbound: BTreeMap<InboundKey, Vec<Arc<Policy>>>,
+        policies: &Policies,
+        targets: &Targets,
+    ) -> Self {
+        sort(&mut matched);
+        let mut merged = Self::default();
+        if let Some(traits) = kind.descriptor().policy {
+            if traits.rules {
+                merged.inbound = per_inbound
+                    .into_iter()
+                    .map(|(inbound, policies)| (inbound, inbound_rules(policies)))
+                    .filter(|(_, rules)| !rules.is_empty())
+                    .collect();
+            }
+            if traits.to {
+                merged.to = to_rules(kind, &matched, policies, targets);
+            }
+            if !traits.rules && !traits.to {
+                merged.proxy = proxy_rule(kind, &matched);
+            }
+        }
+        merged.matched = matched;
+        merged
+    }
+
     /// The rule of a destination: its own, else its service's, else the mesh's. The first found holds alone, since
     /// every rule contains what is said more generally.
     ///
@@ -166,22 +196,11 @@ impl DataplanePolicies {
                 }
             }
         }
-        sort(&mut result.matched);
-        let Some(traits) = kind.descriptor().policy else { return result };
-        if traits.rules {
-            result.inbound = per_inbound
-                .into_iter()
-                .map(|(inbound, policies)| (inbound, inbound_rules(policies)))
-                .filter(|(_, rules)| !rules.is_empty())
-                .collect();
+        let warnings = std::mem::take(&mut result.warnings);
+        KindPolicies {
+            warnings,
+            ..KindPolicies::merged(kind, result.matched, per_inbound, policies, targets)
         }
-        if traits.to {
-            result.to = to_rules(kind, &result.matched, policies, targets);
-        }
-        if !traits.rules && !traits.to {
-            result.proxy = proxy_rule(kind, &result.matched);
-        }
-        result
     }
 
     /// What one kind says; nothing is the same as an empty answer.
