@@ -1,1 +1,48 @@
+//! Envoy configuration from a proxy's view: a view in, Envoy messages out.
+//!
+//! ```text
+//! catalogue ─┐
+//! policies ──┼─▶ ProxyView ──generate──▶ Generated: type URL ─▶ name ─▶ bytes and version
+//! dataplane, │                 ▲
+//! node ──────┘               Cache: what replicas share is built once
+//!
+//! request ──bootstrap::generate──▶ what an Envoy starts with
+//! ```
+//!
+//! Start at [`generate`] and [`ProxyView`]; each module below makes one part of a proxy: `inbound`, `outbound` with
+//! `routing`, `retry` and `balance`, `ingress`, `egress`, `transparent`, `admin`. Modules in `envoy` make single messages from
+//! plain parameters.
+//!
+//! Always true: the same view gives the same bytes, whatever order its parts were learned in; a resource's version
+//! changes exactly when its bytes do; every cluster whose hosts come by EDS has its assignment in the same result; a
+//! part that cannot be configured is left out and named in [`Generated::problems`], and the rest is complete.
+//!
+//! Deliberately absent: streams and subscriptions (see `delta`), the store, the issuing of certificates, the clock.
 
+mod admin;
+mod balance;
+pub mod bootstrap;
+mod cache;
+mod confs;
+mod dataplane;
+mod egress;
+mod encoded;
+mod envoy;
+mod external_tls;
+mod generate;
+mod inbound;
+mod ingress;
+pub mod names;
+mod node;
+mod outbound;
+mod retry;
+mod routing;
+mod transparent;
+mod view;
+
+pub use cache::{Cache, InputHash};
+pub use dataplane::{Dataplane, Inbound, ZoneListener, ZoneRole};
+pub use encoded::{Encoded, Generated, Problem, type_url};
+pub use generate::{generate, generate_native_ingress, identity_secret, trust_secret};
+pub use node::{InvalidNode, Node, Redirect, feature};
+pub use view::{AdminTls, Identity, ProxyView, TrustDomain};

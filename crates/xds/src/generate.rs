@@ -1,0 +1,46 @@
+//! All parts of a proxy's configuration together.
+
+use bytes::Bytes;
+
+use crate::cache::Cache;
+use crate::encoded::{Encoded, Generated, type_url};
+use crate::envoy::tls;
+use crate::names;
+use crate::view::{ProxyView, TrustDomain};
+use crate::{admin, egress, inbound, ingress, outbound, transparent};
+
+/// Everything an Envoy should hold, except the certificate of its identity.
+#[must_use]
+pub fn generate(view: &ProxyView<'_>, cache: &Cache) -> Generated {
+    let mut out = Generated::default();
+    admin::generate(view, &mut out);
+    transparent::generate(view, &mut out);
+    inbound::generate(view, &mut out);
+    ingress::generate(view, cache, &mut out);
+    egress::generate(view, &mut out);
+    outbound::generate(view, cache, &mut out);
+    if !view.trust.is_empty() {
+        out.put(type_url::SECRET, names::TRUST_BUNDLE, cache.get_or_build("trust", &view.trust, || trust_secret(view.trust)));
+    }
+    out
+}
+
+/// Everything a zone ingress of ours should hold: a route per server name, and hosts.
+#[must_use]
+pub fn generate_native_ingress(view: &ProxyView<'_>, cache: &Cache) -> Generated {
+    let mut out = Generated::default();
+    ingress::generate_native(view, cache, &mut out);
+    out
+}
+
+/// The secret with a proxy's certificate and key, under the identity's name.
+#[must_use]
+pub fn identity_secret(name: &str, chain_pem: &Bytes, key_pem: &Bytes) -> Encoded {
+    Encoded::new(&tls::identity_secret(name, chain_pem, key_pem))
+}
+
+/// The secret with the bundles of all trust domains.
+#[must_use]
+pub fn trust_secret(domains: &[TrustDomain]) -> Encoded {
+    Encoded::new(&tls::trust_secret(domains))
+}
