@@ -45,6 +45,19 @@ impl Descriptors {
         self.connections_max
     }
 
+    /// How many places are taken now.
+    pub fn taken(&self) -> usize {
+        self.connections_max
+            .saturating_sub(self.permits.available_permits())
+    }
+
+    /// Completes when nobody is inside. Nobody else gets in from this call on.
+    pub async fn emptied(&self) {
+        let all = u32::try_from(self.connections_max).unwrap_or(u32::MAX);
+        // Fails only for a closed semaphore, and nobody closes this one.
+        let _all = self.permits.acquire_many(all).await;
+    }
+
     /// A place that is free now.
     pub fn try_take(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.permits).try_acquire_owned().ok()

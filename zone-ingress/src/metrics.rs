@@ -104,7 +104,7 @@ impl Metrics {
                 limit: Word(limit.as_str()),
             });
         }
-        let ingress = registry.sub_registry_with_prefix("zone_ingress");
+        let ingress = registry.sub_registry_with_prefix("zonal_ingress");
         ingress.register(
             "accepted_connections",
             "Callers accepted; compare with `connections` to see what became of them",
@@ -199,7 +199,7 @@ impl Collector for RouteCollector {
         let count = |size: usize| ConstGauge::new(i64::try_from(size).unwrap_or(i64::MAX));
         let routes = count(table.routes.len());
         let metric = encoder.encode_descriptor(
-            "zone_ingress_routes",
+            "zonal_ingress_routes",
             "Server names that are routed; a fall to 0 means that every caller is refused",
             None,
             routes.metric_type(),
@@ -213,7 +213,7 @@ impl Collector for RouteCollector {
                 .sum(),
         );
         let metric = encoder.encode_descriptor(
-            "zone_ingress_endpoints",
+            "zonal_ingress_endpoints",
             "Addresses behind all routes",
             None,
             endpoints.metric_type(),
@@ -224,7 +224,7 @@ impl Collector for RouteCollector {
         // and they are as few as the zone has services.
         let ledger = self.ledger.all();
         let mut metric = encoder.encode_descriptor(
-            "zone_ingress_service_bytes",
+            "zonal_ingress_bytes",
             "Bytes written, by server name and direction",
             None,
             MetricType::Counter,
@@ -244,7 +244,7 @@ impl Collector for RouteCollector {
             }
         }
         let mut metric = encoder.encode_descriptor(
-            "zone_ingress_service_connections",
+            "zonal_ingress_service_connections",
             "Connections established, by server name",
             None,
             MetricType::Counter,

@@ -196,7 +196,12 @@ impl Proxy {
             .connections
             .open(id, sni.clone(), ends, traffic, self.times.now());
         let reason = self
-            .carry(&mut caller, &mut service, listed.connection(), first)
+            .carry(
+                &mut caller,
+                &mut service,
+                (listed.connection(), &route),
+                first,
+            )
             .await;
         match reason {
             Reason::Finished => drop((caller, service)),
@@ -283,7 +288,7 @@ impl Proxy {
         &self,
         caller: &mut TcpStream,
         service: &mut TcpStream,
-        connection: &Connection,
+        (connection, route): (&Connection, &Route),
         first: &[u8],
     ) -> Reason {
         let flow = Flow {
@@ -312,18 +317,22 @@ impl Proxy {
                     Reason::ServiceReset
                 }
             },
-            reason = self.idle(connection) => reason,
+            reason = self.idle(connection, route) => reason,
             () = self.cut.cancelled() => Reason::Cut,
         }
     }
 
     /// Completes when nothing has moved for too long. Wakes a few times per timeout, not per byte.
-    async fn idle(&self, connection: &Connection) -> Reason {
+    async fn idle(&self, connection: &Connection, route: &Route) -> Reason {
+        let idle_timeout = route.idle_timeout.unwrap_or(self.limits.idle_timeout);
         loop {
             let (limit, reason) = if connection.is_half_closed() {
-                (self.limits.half_open_timeout, Reason::HalfOpen)
+                (
+                    self.limits.half_open_timeout.min(idle_timeout),
+                    Reason::HalfOpen,
+                )
             } else {
-                (self.limits.idle_timeout, Reason::Idle)
+                (idle_timeout, Reason::Idle)
             };
             let deadline = connection.stirred_at() + limit;
             let left = deadline.saturating_sub(self.times.now());

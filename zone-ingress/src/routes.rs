@@ -64,6 +64,8 @@ pub struct Route {
     /// The identifier (KRI) of the service's port; what metrics and logs call it.
     pub service: Arc<str>,
     pub mesh: Arc<str>,
+    /// How long a connection may be silent, where the control plane says so.
+    pub idle_timeout: Option<Duration>,
 }
 
 /// The endpoints of one cluster.

@@ -108,6 +108,7 @@ impl Ingress {
             cluster,
             service,
             mesh: "default".into(),
+            idle_timeout: None,
         };
         table.routes.insert(sni, Arc::new(route));
         self.proxy.routes.publish(table);
