@@ -123,7 +123,9 @@ impl DataplaneRecord {
     /// Whether it has an inbound that may be offered.
     #[must_use]
     pub fn healthy(&self) -> bool {
-        self.inbounds.iter().any(|inbound| inbound.readiness == Readiness::Ready)
+        self.inbounds
+            .iter()
+            .any(|inbound| inbound.readiness == Readiness::Ready)
     }
 }
 
@@ -151,7 +153,11 @@ fn read_inbound(inbound: &InboundForm, own: &Arc<str>) -> InboundRecord {
     };
     InboundRecord {
         section: section(inbound.name.as_deref(), inbound.port),
-        name: inbound.name.as_deref().filter(|name| !name.is_empty()).map(Arc::from),
+        name: inbound
+            .name
+            .as_deref()
+            .filter(|name| !name.is_empty())
+            .map(Arc::from),
         address: own_or(inbound.address.as_deref(), own),
         port: inbound.port,
         protocol: Protocol::parse(inbound.protocol.as_deref()),
@@ -160,7 +166,10 @@ fn read_inbound(inbound: &InboundForm, own: &Arc<str>) -> InboundRecord {
 }
 
 fn read_listener(listener: &ListenerForm, own: &Arc<str>) -> Option<ListenerRecord> {
-    let egress = match enum_name(listener.kind.as_ref(), &["Unspecified", "ZoneIngress", "ZoneEgress"]) {
+    let egress = match enum_name(
+        listener.kind.as_ref(),
+        &["Unspecified", "ZoneIngress", "ZoneEgress"],
+    ) {
         "ZoneIngress" => false,
         "ZoneEgress" => true,
         _ => return None,

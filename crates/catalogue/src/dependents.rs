@@ -26,7 +26,10 @@ pub struct Dependents<P> {
 
 impl<P> Default for Dependents<P> {
     fn default() -> Self {
-        Self { by_dependency: BTreeMap::new(), by_dependent: BTreeMap::new() }
+        Self {
+            by_dependency: BTreeMap::new(),
+            by_dependent: BTreeMap::new(),
+        }
     }
 }
 
@@ -43,7 +46,10 @@ impl<P: Ord + Clone> Dependents<P> {
             }
         }
         for new in dependencies.difference(&before) {
-            self.by_dependency.entry(new.clone()).or_default().insert(dependent.clone());
+            self.by_dependency
+                .entry(new.clone())
+                .or_default()
+                .insert(dependent.clone());
         }
         if !dependencies.is_empty() {
             self.by_dependent.insert(dependent.clone(), dependencies);
@@ -93,11 +99,20 @@ mod tests {
         let key = |name: &str| Key::new(Kind::MeshTimeout, "default", name);
         let mut dependents = Dependents::default();
         dependents.set(&"web", BTreeSet::from([Dependency::Resource(key("slow"))]));
-        dependents.set(&"api", BTreeSet::from([Dependency::Kind(Kind::MeshTimeout, "default".to_owned())]));
-        assert_eq!(dependents.of_resource(&key("slow")), BTreeSet::from(["api", "web"]));
+        dependents.set(
+            &"api",
+            BTreeSet::from([Dependency::Kind(Kind::MeshTimeout, "default".to_owned())]),
+        );
+        assert_eq!(
+            dependents.of_resource(&key("slow")),
+            BTreeSet::from(["api", "web"])
+        );
 
         dependents.set(&"web", BTreeSet::from([Dependency::Resource(key("fast"))]));
-        assert_eq!(dependents.of_resource(&key("slow")), BTreeSet::from(["api"]));
+        assert_eq!(
+            dependents.of_resource(&key("slow")),
+            BTreeSet::from(["api"])
+        );
         dependents.remove(&"api");
         assert_eq!(dependents.of_resource(&key("slow")), BTreeSet::new());
     }

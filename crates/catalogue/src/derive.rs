@@ -47,7 +47,9 @@ pub fn mesh_services(
 ) -> Vec<Op> {
     let mut wanted: BTreeMap<&str, Vec<(&Resource, Vec<Value>)>> = BTreeMap::new();
     for dataplane in dataplanes {
-        let Some(workload) = workload_of(dataplane, mesh) else { continue };
+        let Some(workload) = workload_of(dataplane, mesh) else {
+            continue;
+        };
         let ports = ports_of(dataplane);
         if !ports.is_empty() {
             wanted.entry(workload).or_default().push((dataplane, ports));
@@ -68,14 +70,20 @@ pub fn mesh_services(
         if before.is_some_and(|service| !is_ours(service)) {
             continue;
         }
-        let Some(after) = wanted_service(mesh, workload, group, before, settings) else { continue };
+        let Some(after) = wanted_service(mesh, workload, group, before, settings) else {
+            continue;
+        };
         if before.is_none_or(|before| before.differs(&after)) {
             ops.push(Op::Put(after));
         }
     }
     for (name, service) in stored {
         if !wanted.contains_key(name) && is_ours(service) {
-            ops.extend(without_proxies(service, now, settings.deletion_grace_period));
+            ops.extend(without_proxies(
+                service,
+                now,
+                settings.deletion_grace_period,
+            ));
         }
     }
     ops
@@ -101,8 +109,10 @@ pub fn workloads(
     stored: &[&Resource],
     settings: &Settings,
 ) -> Vec<Op> {
-    let wanted: BTreeSet<&str> =
-        dataplanes.iter().filter_map(|dataplane| workload_of(dataplane, mesh)).collect();
+    let wanted: BTreeSet<&str> = dataplanes
+        .iter()
+        .filter_map(|dataplane| workload_of(dataplane, mesh))
+        .collect();
     let stored: BTreeMap<&str, &Resource> = stored
         .iter()
         .filter(|workload| *workload.key.mesh == *mesh && workload.key.kind == Kind::Workload)
@@ -133,7 +143,9 @@ pub fn workload_of<'a>(dataplane: &'a Resource, mesh: &str) -> Option<&'a str> {
     if *dataplane.key.mesh != *mesh || dataplane.key.kind != Kind::Dataplane {
         return None;
     }
-    dataplane.label(labels::WORKLOAD).filter(|name| is_service_name(name))
+    dataplane
+        .label(labels::WORKLOAD)
+        .filter(|name| is_service_name(name))
 }
 
 /// Whether a text is an RFC 1035 label.
@@ -142,7 +154,9 @@ pub fn is_service_name(name: &str) -> bool {
     name.len() <= 63
         && name.starts_with(|c: char| c.is_ascii_lowercase())
         && !name.ends_with('-')
-        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
 }
 
 fn is_ours(service: &Resource) -> bool {
@@ -161,7 +175,9 @@ fn own_labels(mesh: &str, generator: &str, settings: &Settings) -> Labels {
 }
 
 fn ports_of(dataplane: &Resource) -> Vec<Value> {
-    let Some(record) = DataplaneRecord::read(dataplane) else { return Vec::new() };
+    let Some(record) = DataplaneRecord::read(dataplane) else {
+        return Vec::new();
+    };
     record
         .inbounds
         .iter()
@@ -216,8 +232,10 @@ fn wanted_service(
 }
 
 fn removal_of(service: &Resource, grace: Duration) -> Option<Timestamp> {
-    let started: Timestamp =
-        service.label(labels::DELETION_GRACE_PERIOD_STARTED_AT)?.parse().ok()?;
+    let started: Timestamp = service
+        .label(labels::DELETION_GRACE_PERIOD_STARTED_AT)?
+        .parse()
+        .ok()?;
     started.checked_add(grace).ok()
 }
 
@@ -229,10 +247,10 @@ fn without_proxies(service: &Resource, now: Timestamp, grace: Duration) -> Optio
             let mut marked = service.clone();
             // Whole seconds, as everybody writes them.
             let second = Timestamp::from_second(now.as_second()).unwrap_or(now);
-            marked
-                .meta
-                .labels
-                .insert(labels::DELETION_GRACE_PERIOD_STARTED_AT.to_owned(), second.to_string());
+            marked.meta.labels.insert(
+                labels::DELETION_GRACE_PERIOD_STARTED_AT.to_owned(),
+                second.to_string(),
+            );
             Some(Op::Put(marked))
         }
     }
@@ -243,14 +261,22 @@ mod tests {
     use super::*;
 
     fn settings() -> Settings {
-        Settings { zone: "east".to_owned(), deletion_grace_period: Duration::from_secs(3600) }
+        Settings {
+            zone: "east".to_owned(),
+            deletion_grace_period: Duration::from_secs(3600),
+        }
     }
 
     fn dataplane(name: &str, workload: &str, inbounds: &Value, created: i64) -> Resource {
         let spec = json!({"networking": {"address": "10.0.0.1", "inbound": inbounds}});
-        let mut resource =
-            Resource::new(Key::new(Kind::Dataplane, "default", name), Json::from_value(&spec));
-        resource.meta.labels.insert(labels::WORKLOAD.to_owned(), workload.to_owned());
+        let mut resource = Resource::new(
+            Key::new(Kind::Dataplane, "default", name),
+            Json::from_value(&spec),
+        );
+        resource
+            .meta
+            .labels
+            .insert(labels::WORKLOAD.to_owned(), workload.to_owned());
         resource.meta.creation_time = Timestamp::from_second(created).unwrap();
         resource
     }
@@ -268,7 +294,12 @@ mod tests {
 
     #[test]
     fn a_workload_becomes_a_service() {
-        let web = dataplane("web-1", "web", &json!([{"name": "http", "port": 80, "protocol": "http"}, {"port": 90}]), 1);
+        let web = dataplane(
+            "web-1",
+            "web",
+            &json!([{"name": "http", "port": 80, "protocol": "http"}, {"port": 90}]),
+            1,
+        );
         let odd = dataplane("odd", "Not_A_Label", &json!([{"port": 1}]), 1);
         let idle = dataplane("idle", "idle", &json!([]), 1);
         let ops = mesh_services("default", &[&web, &odd, &idle], &[], at(0), &settings());
@@ -291,12 +322,19 @@ mod tests {
     #[test]
     fn changed_ports_keep_status_and_identities() {
         let old = dataplane("web-1", "web", &json!([{"port": 80}]), 1);
-        let mut stored = one_put(&mesh_services("default", &[&old], &[], at(0), &settings())).clone();
+        let mut stored =
+            one_put(&mesh_services("default", &[&old], &[], at(0), &settings())).clone();
         let mut spec = crate::status::object(Some(&stored.spec));
-        spec.insert("identities".to_owned(), json!([{"type": "SpiffeID", "value": "spiffe://a/b"}]));
+        spec.insert(
+            "identities".to_owned(),
+            json!([{"type": "SpiffeID", "value": "spiffe://a/b"}]),
+        );
         stored.spec = Json::from_value(&Value::Object(spec));
         stored.status = Some(Json::parse(r#"{"vips":[{"ip":"241.0.0.7"}]}"#).unwrap());
-        stored.meta.labels.insert("theirs".to_owned(), "kept".to_owned());
+        stored
+            .meta
+            .labels
+            .insert("theirs".to_owned(), "kept".to_owned());
 
         let new = dataplane("web-2", "web", &json!([{"port": 81}]), 2);
         assert!(
@@ -327,7 +365,10 @@ mod tests {
         let gone = mesh_services("default", &[], &[marked], at(3700), &settings());
         assert_eq!(gone, [Op::Remove(marked.key.clone())]);
         let back = mesh_services("default", &[&web], &[marked], at(200), &settings());
-        assert_eq!(one_put(&back).label(labels::DELETION_GRACE_PERIOD_STARTED_AT), None);
+        assert_eq!(
+            one_put(&back).label(labels::DELETION_GRACE_PERIOD_STARTED_AT),
+            None
+        );
     }
 
     #[test]
@@ -348,6 +389,9 @@ mod tests {
         let made = one_put(&ops);
         assert_eq!(made.meta.labels.len(), 4);
         assert!(workloads("default", &[&web], &[made], &settings()).is_empty());
-        assert_eq!(workloads("default", &[], &[made], &settings()), [Op::Remove(made.key.clone())]);
+        assert_eq!(
+            workloads("default", &[], &[made], &settings()),
+            [Op::Remove(made.key.clone())]
+        );
     }
 }

@@ -49,8 +49,14 @@ impl Generator {
             }
         };
         add(Kind::MeshService, spec.selector.mesh_service);
-        add(Kind::MeshExternalService, spec.selector.mesh_external_service);
-        add(Kind::MeshMultiZoneService, spec.selector.mesh_multi_zone_service);
+        add(
+            Kind::MeshExternalService,
+            spec.selector.mesh_external_service,
+        );
+        add(
+            Kind::MeshMultiZoneService,
+            spec.selector.mesh_multi_zone_service,
+        );
         Some(Self {
             name: resource.key.name.to_string(),
             zone_made: resource.label(labels::ORIGIN) == Some("zone"),
@@ -62,7 +68,9 @@ impl Generator {
 
     fn selects(&self, service: &Resource) -> bool {
         self.selectors.get(&service.key.kind).is_some_and(|wanted| {
-            wanted.iter().all(|(key, value)| service.label(key) == Some(value))
+            wanted
+                .iter()
+                .all(|(key, value)| service.label(key) == Some(value))
         })
     }
 
@@ -71,15 +79,22 @@ impl Generator {
         let values = Values::new()
             .field("Name", &service.key.name)
             .field("DisplayName", service.display_name())
-            .field("Namespace", service.label(labels::NAMESPACE).unwrap_or_default())
+            .field(
+                "Namespace",
+                service.label(labels::NAMESPACE).unwrap_or_default(),
+            )
             .field("Mesh", &service.key.mesh)
             .field("Zone", service.zone().unwrap_or(here))
             .labels(&service.meta.labels);
-        let name = template.render(&values).map_err(|error| error.to_string())?;
+        let name = template
+            .render(&values)
+            .map_err(|error| error.to_string())?;
         if is_host_name(&name) {
             Ok(name)
         } else {
-            Err(format!("template renders to \"{name}\" which is not a valid DNS name"))
+            Err(format!(
+                "template renders to \"{name}\" which is not a valid DNS name"
+            ))
         }
     }
 }
@@ -123,13 +138,19 @@ pub fn evaluate(
     services.sort_by_key(|service| (service.meta.creation_time, &service.key.name));
 
     let mut taken: BTreeMap<(&str, String), &Resource> = BTreeMap::new();
-    let mut named: BTreeMap<Key, Vec<Named>> =
-        services.iter().map(|service| (service.key.clone(), Vec::new())).collect();
+    let mut named: BTreeMap<Key, Vec<Named>> = services
+        .iter()
+        .map(|service| (service.key.clone(), Vec::new()))
+        .collect();
     for generator in generators {
         for service in services.iter().filter(|service| generator.selects(service)) {
-            let outcome = generator.render(service, here).map_err(Refused::Template).and_then(
-                |hostname| {
-                    let owner = taken.entry((&service.key.mesh, hostname.clone())).or_insert(service);
+            let outcome = generator
+                .render(service, here)
+                .map_err(Refused::Template)
+                .and_then(|hostname| {
+                    let owner = taken
+                        .entry((&service.key.mesh, hostname.clone()))
+                        .or_insert(service);
                     if owner.key == service.key {
                         Ok(hostname)
                     } else {
@@ -139,12 +160,11 @@ pub fn evaluate(
                             kind: owner.key.kind,
                         })
                     }
-                },
-            );
-            named
-                .entry(service.key.clone())
-                .or_default()
-                .push(Named { generator: generator.name.clone(), outcome });
+                });
+            named.entry(service.key.clone()).or_default().push(Named {
+                generator: generator.name.clone(),
+                outcome,
+            });
         }
     }
     named
@@ -163,7 +183,9 @@ pub fn with_hostnames(service: &Resource, named: &[Named]) -> Option<Resource> {
     };
     let mut addresses: Vec<Value> = kept
         .into_iter()
-        .filter(|address| address.get("origin").and_then(Value::as_str) != Some("HostnameGenerator"))
+        .filter(|address| {
+            address.get("origin").and_then(Value::as_str) != Some("HostnameGenerator")
+        })
         .collect();
     addresses.extend(named.iter().filter_map(|named| {
         let hostname = named.outcome.as_ref().ok()?;
@@ -179,9 +201,11 @@ pub fn with_hostnames(service: &Resource, named: &[Named]) -> Option<Resource> {
             let (status, reason, message) = match &named.outcome {
                 Ok(_) => ("True", "Generated", String::new()),
                 Err(Refused::Template(error)) => ("False", "TemplateError", error.clone()),
-                Err(Refused::Taken { by, kind, .. }) => {
-                    ("False", "Collision", format!("Hostname collision with {kind}: {by}"))
-                }
+                Err(Refused::Taken { by, kind, .. }) => (
+                    "False",
+                    "Collision",
+                    format!("Hostname collision with {kind}: {by}"),
+                ),
             };
             json!({
                 "hostnameGeneratorRef": { "coreName": named.generator },
@@ -212,7 +236,9 @@ pub fn is_host_name(text: &str) -> bool {
             !label.is_empty()
                 && !label.starts_with('-')
                 && !label.ends_with('-')
-                && label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+                && label
+                    .bytes()
+                    .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
         })
 }
 
@@ -226,16 +252,26 @@ mod tests {
             "selector": {"meshService": {"matchLabels": {"kuma.io/origin": "zone"}}},
             "template": template,
         });
-        let mut resource =
-            Resource::new(Key::global(Kind::HostnameGenerator, name), Json::from_value(&spec));
-        resource.meta.labels.insert(labels::ORIGIN.to_owned(), origin.to_owned());
+        let mut resource = Resource::new(
+            Key::global(Kind::HostnameGenerator, name),
+            Json::from_value(&spec),
+        );
+        resource
+            .meta
+            .labels
+            .insert(labels::ORIGIN.to_owned(), origin.to_owned());
         Generator::read(&resource).unwrap()
     }
 
     fn service(name: &str, created: i64) -> Resource {
-        let mut resource =
-            Resource::new(Key::new(Kind::MeshService, "default", name), Json::empty_object());
-        resource.meta.labels.insert(labels::ORIGIN.to_owned(), "zone".to_owned());
+        let mut resource = Resource::new(
+            Key::new(Kind::MeshService, "default", name),
+            Json::empty_object(),
+        );
+        resource
+            .meta
+            .labels
+            .insert(labels::ORIGIN.to_owned(), "zone".to_owned());
         resource.meta.creation_time = Timestamp::from_second(created).unwrap();
         resource
     }
@@ -250,13 +286,23 @@ mod tests {
         let (old, young) = (service("old", 1), service("young", 2));
         let named = evaluate(&generators, &[&young, &old], "east");
         let of = |service: &Resource| {
-            named.get(&service.key).map(|named| with_hostnames(service, named).unwrap()).unwrap()
+            named
+                .get(&service.key)
+                .map(|named| with_hostnames(service, named).unwrap())
+                .unwrap()
         };
         let status = of(&old).status.unwrap().to_value();
-        let names: Vec<&Value> =
-            status["addresses"].as_array().unwrap().iter().map(|a| &a["hostname"]).collect();
+        let names: Vec<&Value> = status["addresses"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|a| &a["hostname"])
+            .collect();
         assert_eq!(names, ["same.mesh", "old.svc.mesh.local"]);
-        assert_eq!(status["hostnameGenerators"][0]["conditions"][0]["reason"], "TemplateError");
+        assert_eq!(
+            status["hostnameGenerators"][0]["conditions"][0]["reason"],
+            "TemplateError"
+        );
 
         let after = of(&young);
         let status = after.status.as_ref().unwrap().to_value();
@@ -265,6 +311,10 @@ mod tests {
             "Hostname collision with MeshService: old"
         );
         let again = evaluate(&generators, &[&old, &after], "east");
-        assert_eq!(with_hostnames(&after, &again[&after.key]), None, "nothing differs any more");
+        assert_eq!(
+            with_hostnames(&after, &again[&after.key]),
+            None,
+            "nothing differs any more"
+        );
     }
 }

@@ -143,7 +143,10 @@ impl IdentityRecord {
             .as_ref()
             .and_then(|status| status.typed().ok())
             .unwrap_or_default();
-        let ready = status.conditions.iter().find(|condition| condition.kind == "Ready");
+        let ready = status
+            .conditions
+            .iter()
+            .find(|condition| condition.kind == "Ready");
         let state = match ready {
             Some(ready) if ready.status == "True" => IdentityState::Ready,
             Some(ready) if ready.reason == "PartiallyReady" => IdentityState::NamingOnly,
@@ -170,7 +173,9 @@ impl IdentityRecord {
     #[must_use]
     pub fn matches(&self, dataplane: &Labels) -> bool {
         self.match_labels.as_ref().is_some_and(|wanted| {
-            wanted.iter().all(|(key, value)| dataplane.get(key) == Some(value))
+            wanted
+                .iter()
+                .all(|(key, value)| dataplane.get(key) == Some(value))
         })
     }
 
@@ -195,7 +200,11 @@ impl IdentityRecord {
         let trust_domain = self.trust_domain(here)?;
         let label = |key: &str| dataplane.get(key).map_or("", String::as_str);
         let template = self.path.as_deref().unwrap_or_else(|| {
-            if label(labels::ENV) == "kubernetes" { DEFAULT_KUBERNETES_PATH } else { DEFAULT_PATH }
+            if label(labels::ENV) == "kubernetes" {
+                DEFAULT_KUBERNETES_PATH
+            } else {
+                DEFAULT_PATH
+            }
         });
         let workload = label(labels::WORKLOAD);
         if workload.is_empty() && template.contains(".Workload") {
@@ -215,7 +224,10 @@ impl IdentityRecord {
     }
 
     fn problem(&self, cause: TemplateError) -> NameProblem {
-        NameProblem::Template { identity: self.kri.name.clone(), cause }
+        NameProblem::Template {
+            identity: self.kri.name.clone(),
+            cause,
+        }
     }
 }
 
@@ -225,10 +237,16 @@ pub fn best<'a>(
     identities: impl IntoIterator<Item = &'a IdentityRecord>,
     dataplane: &Labels,
 ) -> Option<&'a IdentityRecord> {
-    identities.into_iter().filter(|identity| identity.matches(dataplane)).min_by(|a, b| {
-        let count = |identity: &IdentityRecord| identity.match_labels.as_ref().map_or(0, Labels::len);
-        count(b).cmp(&count(a)).then_with(|| a.key.name.cmp(&b.key.name))
-    })
+    identities
+        .into_iter()
+        .filter(|identity| identity.matches(dataplane))
+        .min_by(|a, b| {
+            let count =
+                |identity: &IdentityRecord| identity.match_labels.as_ref().map_or(0, Labels::len);
+            count(b)
+                .cmp(&count(a))
+                .then_with(|| a.key.name.cmp(&b.key.name))
+        })
 }
 
 #[cfg(test)]
@@ -242,14 +260,20 @@ mod tests {
     }
 
     fn pairs(pairs: &[(&str, &str)]) -> Labels {
-        pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+        pairs
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect()
     }
 
     #[test]
     fn the_most_specific_identity_wins() {
         let nobody = identity("a-nobody", "{}");
         let all = identity("b-all", r#"{"selector":{"dataplane":{"matchLabels":{}}}}"#);
-        let team = identity("c-team", r#"{"selector":{"dataplane":{"matchLabels":{"team":"x"}}}}"#);
+        let team = identity(
+            "c-team",
+            r#"{"selector":{"dataplane":{"matchLabels":{"team":"x"}}}}"#,
+        );
         let identities = [nobody, all, team];
         let check = |labels: &[(&str, &str)], want: &str| {
             let best = best(&identities, &pairs(labels)).unwrap();
@@ -263,8 +287,13 @@ mod tests {
     #[test]
     fn names_follow_the_templates() {
         let all = identity("all", r#"{"selector":{"dataplane":{}}}"#);
-        let name = all.spiffe_name(&pairs(&[("kuma.io/workload", "my-app")]), "test-zone").unwrap();
-        assert_eq!(name.to_string(), "spiffe://default.test-zone.mesh.local/workload/my-app");
+        let name = all
+            .spiffe_name(&pairs(&[("kuma.io/workload", "my-app")]), "test-zone")
+            .unwrap();
+        assert_eq!(
+            name.to_string(),
+            "spiffe://default.test-zone.mesh.local/workload/my-app"
+        );
         let error = all.spiffe_name(&pairs(&[]), "z").unwrap_err().to_string();
         assert_eq!(
             error,

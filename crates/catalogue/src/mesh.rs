@@ -152,14 +152,19 @@ impl MeshCatalogue {
     #[must_use]
     pub fn find(&self, kind: Kind, wanted: &Labels) -> Vec<Arc<Service>> {
         let named = wanted.get(labels::DISPLAY_NAME).map(|name| {
-            self.services_by_name.get(&(kind, name.as_str().into())).cloned().unwrap_or_default()
+            self.services_by_name
+                .get(&(kind, name.as_str().into()))
+                .cloned()
+                .unwrap_or_default()
         });
         let matches = |service: &&Arc<Service>| {
             service.kri.kind == kind
-                && wanted.iter().all(|(key, value)| match service.labels.get(key) {
-                    Some(have) => have == value,
-                    None => key == labels::DISPLAY_NAME && service.kri.name == *value,
-                })
+                && wanted
+                    .iter()
+                    .all(|(key, value)| match service.labels.get(key) {
+                        Some(have) => have == value,
+                        None => key == labels::DISPLAY_NAME && service.kri.name == *value,
+                    })
         };
         let mut found: Vec<Arc<Service>> = match named {
             Some(kris) => kris
@@ -220,7 +225,10 @@ impl MeshCatalogue {
     /// [`resolve`](Self::resolve) says where it is.
     #[must_use]
     pub fn unresolved_names(&self) -> BTreeSet<Arc<str>> {
-        self.names().into_iter().filter(|name| !self.resolved.contains_key(name)).collect()
+        self.names()
+            .into_iter()
+            .filter(|name| !self.resolved.contains_key(name))
+            .collect()
     }
 
     /// All host names used as addresses.
@@ -254,7 +262,13 @@ impl MeshCatalogue {
         };
         // Names change rarely; finding out who uses one costs more than looking at all.
         let all: BTreeSet<Kri> = self.services.keys().cloned().collect();
-        self.refresh(&Dirty { members: BTreeSet::new(), endpoints: all }, CatalogueChanges::default())
+        self.refresh(
+            &Dirty {
+                members: BTreeSet::new(),
+                endpoints: all,
+            },
+            CatalogueChanges::default(),
+        )
     }
 
     /// Takes changes over and says which services they touched.
@@ -323,7 +337,10 @@ impl MeshCatalogue {
             }
             Some(new) => {
                 for pair in pairs(&new.labels) {
-                    self.dataplanes_by_label.entry(pair).or_default().insert(Arc::clone(name));
+                    self.dataplanes_by_label
+                        .entry(pair)
+                        .or_default()
+                        .insert(Arc::clone(name));
                 }
                 self.dataplanes.insert(Arc::clone(name), new);
             }
@@ -392,7 +409,9 @@ impl MeshCatalogue {
                 Kind::MeshService => {
                     for kri in &self.multi_zone {
                         let selects = self.services.get(kri).is_some_and(|multi_zone| {
-                            multi_zone.selector.matches(&service.key.name, &service.labels)
+                            multi_zone
+                                .selector
+                                .matches(&service.key.name, &service.labels)
                         });
                         if selects {
                             dirty.members.insert(kri.clone());
@@ -440,10 +459,16 @@ impl MeshCatalogue {
             _ => {}
         }
         if let Some(pair) = selector_pair(&service) {
-            self.services_by_selector.entry(pair).or_default().insert(kri.clone());
+            self.services_by_selector
+                .entry(pair)
+                .or_default()
+                .insert(kri.clone());
         }
         let name = (kri.kind, Arc::from(service.display_name()));
-        self.services_by_name.entry(name).or_default().insert(kri.clone());
+        self.services_by_name
+            .entry(name)
+            .or_default()
+            .insert(kri.clone());
         self.service_by_key.insert(service.key.clone(), kri.clone());
         self.services.insert(kri, Arc::new(service));
     }
@@ -452,7 +477,11 @@ impl MeshCatalogue {
     fn read_zone_address(&self, resource: &Resource) -> Option<ZoneAddress> {
         let zone = resource.zone().filter(|zone| *zone != &*self.zone)?;
         let spec: ZoneAddressForm = resource.spec.typed().ok()?;
-        Some(ZoneAddress { zone: zone.into(), address: spec.address.into(), port: spec.port })
+        Some(ZoneAddress {
+            zone: zone.into(),
+            address: spec.address.into(),
+            port: spec.port,
+        })
     }
 
     fn put_zone_address(&mut self, key: &Key, address: Option<ZoneAddress>, dirty: &mut Dirty) {
@@ -486,10 +515,12 @@ impl MeshCatalogue {
             }
             endpoints.insert(kri.clone());
         }
-        // Multi-zone services take the endpoints of their members, and come after them in the order of kinds.
         for kri in endpoints {
             let old = self.endpoints.get(&kri).cloned();
-            let new = self.services.get(&kri).map(|service| self.find_endpoints(service));
+            let new = self
+                .services
+                .get(&kri)
+                .map(|service| self.find_endpoints(service));
             if old.as_deref() == new.as_ref() {
                 continue;
             }
@@ -504,7 +535,9 @@ impl MeshCatalogue {
 
     /// Finds the members of a multi-zone service and what callers have to accept; whether that differs from before.
     fn refresh_members(&mut self, kri: &Kri) -> bool {
-        let Some(service) = self.services.get(kri) else { return false };
+        let Some(service) = self.services.get(kri) else {
+            return false;
+        };
         let mut members = Vec::new();
         let mut identities: BTreeSet<Arc<str>> = BTreeSet::new();
         for member in self.services.values() {
@@ -527,16 +560,22 @@ impl MeshCatalogue {
     }
 
     fn find_endpoints(&self, service: &Service) -> ServiceEndpoints {
-        let mut by_port: BTreeMap<Arc<str>, Vec<Endpoint>> =
-            service.ports.iter().map(|port| (Arc::clone(&port.name), Vec::new())).collect();
+        let mut by_port: BTreeMap<Arc<str>, Vec<Endpoint>> = service
+            .ports
+            .iter()
+            .map(|port| (Arc::clone(&port.name), Vec::new()))
+            .collect();
         match service.kri.kind {
             Kind::MeshMultiZoneService => {
                 for kri in &service.members {
-                    let Some(member) = self.services.get(kri) else { continue };
+                    let Some(member) = self.services.get(kri) else {
+                        continue;
+                    };
                     if !member.local && !member.available {
                         continue;
                     }
-                    for (name, endpoints) in self.find_endpoints(member).ports() {
+                    // Members come before multi-zone services in the order of kinds, so theirs are up to date.
+                    for (name, endpoints) in self.endpoints(kri).ports() {
                         if let Some(list) = by_port.get_mut(name) {
                             list.extend(endpoints.iter().cloned());
                         }
@@ -564,14 +603,21 @@ impl MeshCatalogue {
     fn add_direct(&self, service: &Service, by_port: &mut BTreeMap<Arc<str>, Vec<Endpoint>>) {
         for dataplane in self.members(service) {
             for port in &service.ports {
-                let Some(inbound) = dataplane.serving(&port.target) else { continue };
+                let Some(inbound) = dataplane.serving(&port.target) else {
+                    continue;
+                };
                 if inbound.readiness != Readiness::Ready {
                     continue;
                 }
-                let Some(address) = self.address(&inbound.address) else { continue };
+                let Some(address) = self.address(&inbound.address) else {
+                    continue;
+                };
                 let mut metadata = (*dataplane.labels).clone();
                 metadata.remove(SERVICE_TAG);
-                metadata.insert(PROTOCOL_TAG.to_owned(), inbound.protocol.as_str().to_owned());
+                metadata.insert(
+                    PROTOCOL_TAG.to_owned(),
+                    inbound.protocol.as_str().to_owned(),
+                );
                 if let Some(list) = by_port.get_mut(&port.name) {
                     list.push(Endpoint {
                         zone: dataplane.zone.clone(),
@@ -588,8 +634,7 @@ impl MeshCatalogue {
 
     /// Where the ingresses of a zone are.
     fn ingresses(&self, zone: &str) -> Vec<Endpoint> {
-        let metadata =
-            Arc::new(Labels::from([(labels::ZONE.to_owned(), zone.to_owned())]));
+        let metadata = Arc::new(Labels::from([(labels::ZONE.to_owned(), zone.to_owned())]));
         self.zone_addresses
             .values()
             .filter(|address| *address.zone == *zone)
@@ -611,7 +656,12 @@ impl MeshCatalogue {
         let metadata = Arc::new(labels.clone());
         self.dataplanes
             .values()
-            .filter(|dataplane| dataplane.zone.as_ref().is_none_or(|zone| *zone == self.zone))
+            .filter(|dataplane| {
+                dataplane
+                    .zone
+                    .as_ref()
+                    .is_none_or(|zone| *zone == self.zone)
+            })
             .flat_map(|dataplane| &dataplane.listeners)
             .filter(|listener| listener.egress && listener.ready)
             .filter_map(|listener| {
@@ -628,7 +678,11 @@ impl MeshCatalogue {
     }
 
     fn address(&self, text: &Arc<str>) -> Option<Arc<str>> {
-        if is_ip(text) { Some(Arc::clone(text)) } else { self.resolved.get(text).cloned() }
+        if is_ip(text) {
+            Some(Arc::clone(text))
+        } else {
+            self.resolved.get(text).cloned()
+        }
     }
 }
 
@@ -651,7 +705,9 @@ fn is_ip(text: &str) -> bool {
 }
 
 fn pairs(labels: &Labels) -> impl Iterator<Item = LabelPair> {
-    labels.iter().map(|(key, value)| (key.as_str().into(), value.as_str().into()))
+    labels
+        .iter()
+        .map(|(key, value)| (key.as_str().into(), value.as_str().into()))
 }
 
 /// The pair under which a local service is found from its dataplanes.
@@ -663,7 +719,9 @@ fn selector_pair(service: &Service) -> Option<LabelPair> {
         Selector::None => None,
         Selector::Dataplane(name) => Some(("".into(), Arc::clone(name))),
         Selector::Labels(wanted) => {
-            let pair = wanted.get_key_value(labels::WORKLOAD).or_else(|| wanted.iter().next());
+            let pair = wanted
+                .get_key_value(labels::WORKLOAD)
+                .or_else(|| wanted.iter().next());
             Some(pair.map_or_else(
                 || ("".into(), "".into()),
                 |(key, value)| (key.as_str().into(), value.as_str().into()),
@@ -672,7 +730,11 @@ fn selector_pair(service: &Service) -> Option<LabelPair> {
     }
 }
 
-fn remove_from<K: Ord + Clone, V: Ord + Clone>(index: &mut OrdMap<K, OrdSet<V>>, key: &K, value: &V) {
+fn remove_from<K: Ord + Clone, V: Ord + Clone>(
+    index: &mut OrdMap<K, OrdSet<V>>,
+    key: &K,
+    value: &V,
+) {
     if let Some(set) = index.get_mut(key) {
         set.remove(value);
         if set.is_empty() {

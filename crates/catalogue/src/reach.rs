@@ -93,15 +93,27 @@ impl ProxyReach {
                     Some(address) if !address.is_empty() => address,
                     _ => "127.0.0.1",
                 };
-                Some(Listed { address: address.into(), port: outbound.port, reference })
+                Some(Listed {
+                    address: address.into(),
+                    port: outbound.port,
+                    reference,
+                })
             })
             .collect();
         let reachable = networking.transparent_proxying.map(|transparent| {
             transparent.reachable_backends.map(|reachable| {
-                reachable.refs.iter().filter_map(|form| Reference::read(form, namespace)).collect()
+                reachable
+                    .refs
+                    .iter()
+                    .filter_map(|form| Reference::read(form, namespace))
+                    .collect()
             })
         });
-        Some(Self { listed, reachable, own })
+        Some(Self {
+            listed,
+            reachable,
+            own,
+        })
     }
 
     /// The addresses at which the proxy takes traffic, in the order of their names.
@@ -147,7 +159,10 @@ impl ProxyReach {
             .iter()
             .filter_map(|listed| {
                 let reference = &listed.reference;
-                let service = catalogue.find(reference.kind, &reference.labels).into_iter().next()?;
+                let service = catalogue
+                    .find(reference.kind, &reference.labels)
+                    .into_iter()
+                    .next()?;
                 let (section, port) = match reference.port {
                     Some(number) => {
                         let section = number.to_string();
@@ -203,13 +218,18 @@ impl ProxyReach {
     /// The services, or single ports of them, to which a transparent proxy is restricted.
     fn selected(&self, catalogue: &MeshCatalogue) -> Option<BTreeSet<Kri>> {
         let reachable = self.reachable.as_ref()?;
-        let listed: Vec<Reference> =
-            self.listed.iter().map(|listed| listed.reference.clone()).collect();
+        let listed: Vec<Reference> = self
+            .listed
+            .iter()
+            .map(|listed| listed.reference.clone())
+            .collect();
         let listed = resolve_all(catalogue, &listed);
         if !listed.is_empty() {
             return Some(listed);
         }
-        reachable.as_ref().map(|references| resolve_all(catalogue, references))
+        reachable
+            .as_ref()
+            .map(|references| resolve_all(catalogue, references))
     }
 }
 
@@ -242,13 +262,19 @@ impl Reference {
         };
         let port = form.port.filter(|port| *port > 0);
         if !form.labels.is_empty() {
-            return Some(Self { kind, labels: form.labels.clone(), port });
+            return Some(Self {
+                kind,
+                labels: form.labels.clone(),
+                port,
+            });
         }
         if form.name.is_empty() {
             return None;
         }
         let mut labels = Labels::from([(labels::DISPLAY_NAME.to_owned(), form.name.clone())]);
-        let namespace = Some(form.namespace.as_str()).filter(|n| !n.is_empty()).or(own_namespace);
+        let namespace = Some(form.namespace.as_str())
+            .filter(|n| !n.is_empty())
+            .or(own_namespace);
         if let Some(namespace) = namespace {
             labels.insert(labels::NAMESPACE.to_owned(), namespace.to_owned());
         }
@@ -257,9 +283,12 @@ impl Reference {
 
     fn matches(&self, service: &Service) -> bool {
         service.kri.kind == self.kind
-            && self.labels.iter().all(|(key, value)| match service.labels.get(key) {
-                Some(have) => have == value,
-                None => key == labels::DISPLAY_NAME && service.kri.name == *value,
-            })
+            && self
+                .labels
+                .iter()
+                .all(|(key, value)| match service.labels.get(key) {
+                    Some(have) => have == value,
+                    None => key == labels::DISPLAY_NAME && service.kri.name == *value,
+                })
     }
 }

@@ -62,9 +62,9 @@ impl Selector {
         match self {
             Self::None => false,
             Self::Dataplane(wanted) => **wanted == *name,
-            Self::Labels(wanted) => {
-                wanted.iter().all(|(key, value)| labels.get(key) == Some(value))
-            }
+            Self::Labels(wanted) => wanted
+                .iter()
+                .all(|(key, value)| labels.get(key) == Some(value)),
         }
     }
 }
@@ -91,7 +91,9 @@ impl Port {
         let label = |part: &str| {
             !part.is_empty()
                 && part.len() <= 63
-                && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+                && part
+                    .bytes()
+                    .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
                 && !part.starts_with('-')
                 && !part.ends_with('-')
         };
@@ -232,7 +234,9 @@ impl ServiceEndpoints {
     /// The endpoints of a port; none for a port that does not exist.
     #[must_use]
     pub fn port(&self, name: &str) -> Arc<[Endpoint]> {
-        self.by_port.get(name).map_or_else(|| Arc::from([]), Arc::clone)
+        self.by_port
+            .get(name)
+            .map_or_else(|| Arc::from([]), Arc::clone)
     }
 
     /// All ports.
@@ -281,7 +285,11 @@ impl Service {
                 .chain(&status.vip)
                 .filter_map(|vip| vip.ip.parse().ok())
                 .collect(),
-            hostnames: status.addresses.iter().map(|a| a.hostname.as_str().into()).collect(),
+            hostnames: status
+                .addresses
+                .iter()
+                .map(|a| a.hostname.as_str().into())
+                .collect(),
             identities: Vec::new(),
             available: true,
             tls_ready: true,
@@ -294,7 +302,11 @@ impl Service {
             Kind::MeshService => {
                 let spec: ServiceForm = resource.spec.typed().ok()?;
                 service.local = is_local(resource);
-                service.ports = spec.ports.iter().map(|port| read_port(&service.kri, port)).collect();
+                service.ports = spec
+                    .ports
+                    .iter()
+                    .map(|port| read_port(&service.kri, port))
+                    .collect();
                 service.identities = spec
                     .identities
                     .iter()
@@ -307,17 +319,22 @@ impl Service {
                 if service.local {
                     service.tls_ready = status.tls.is_some_and(|tls| tls.status == "Ready");
                 }
-                service.selector = match (spec.selector.dataplane_ref, spec.selector.dataplane_labels) {
-                    (Some(reference), _) => Selector::Dataplane(reference.name.into()),
-                    (None, Some(labels)) => {
-                        Selector::Labels(labels.match_labels.unwrap_or_default())
-                    }
-                    (None, None) => Selector::None,
-                };
+                service.selector =
+                    match (spec.selector.dataplane_ref, spec.selector.dataplane_labels) {
+                        (Some(reference), _) => Selector::Dataplane(reference.name.into()),
+                        (None, Some(labels)) => {
+                            Selector::Labels(labels.match_labels.unwrap_or_default())
+                        }
+                        (None, None) => Selector::None,
+                    };
             }
             Kind::MeshMultiZoneService => {
                 let spec: ServiceForm = resource.spec.typed().ok()?;
-                service.ports = spec.ports.iter().map(|port| read_port(&service.kri, port)).collect();
+                service.ports = spec
+                    .ports
+                    .iter()
+                    .map(|port| read_port(&service.kri, port))
+                    .collect();
                 service.selector = spec
                     .selector
                     .mesh_service
@@ -360,7 +377,11 @@ impl Service {
         self.ports
             .iter()
             .find(|port| *port.name == *section)
-            .or_else(|| self.ports.iter().find(|port| port.number.to_string() == section))
+            .or_else(|| {
+                self.ports
+                    .iter()
+                    .find(|port| port.number.to_string() == section)
+            })
     }
 
     /// The identifier of one of its ports, as policies and endpoints know it.
@@ -389,13 +410,25 @@ fn read_port(kri: &Kri, port: &PortForm) -> Port {
     };
     let target = match &port.target_port {
         Some(Value::Number(number)) => TargetPort::Number(
-            number.as_u64().and_then(|n| u16::try_from(n).ok()).filter(|n| *n > 0).unwrap_or(port.port),
+            number
+                .as_u64()
+                .and_then(|n| u16::try_from(n).ok())
+                .filter(|n| *n > 0)
+                .unwrap_or(port.port),
         ),
         Some(Value::String(name)) if !name.is_empty() => TargetPort::Name(name.as_str().into()),
         _ => TargetPort::Number(port.port),
     };
     Port {
-        sni: sni(kri.kind, &kri.mesh, Some(&kri.zone), Some(&kri.namespace), &kri.name, &name).into(),
+        sni: sni(
+            kri.kind,
+            &kri.mesh,
+            Some(&kri.zone),
+            Some(&kri.namespace),
+            &kri.name,
+            &name,
+        )
+        .into(),
         name,
         number: port.port,
         target,

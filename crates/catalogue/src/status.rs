@@ -8,7 +8,7 @@ use zonal_model::{Json, Kind, Resource, labels};
 
 use crate::dataplane::{DataplaneRecord, Readiness};
 use crate::form::MatchLabelsForm;
-use crate::identities::{IdentityRecord, best};
+use crate::identities::{IdentityRecord, IdentityState, best};
 use crate::service::{Service, is_local};
 
 /// What the status of services is made from.
@@ -46,29 +46,44 @@ pub fn mesh_service(
     if !service.local || stored.key.kind != Kind::MeshService {
         return None;
     }
-    let healthy = members.iter().filter(|dataplane| serves_all(dataplane, &service)).count();
-    let connected =
-        members.iter().filter(|dataplane| around.online.contains(&dataplane.name)).count();
+    let healthy = members
+        .iter()
+        .filter(|dataplane| serves_all(dataplane, &service))
+        .count();
+    let connected = members
+        .iter()
+        .filter(|dataplane| around.online.contains(&dataplane.name))
+        .count();
 
     let mut spec = object(Some(&stored.spec));
-    let state = if healthy > 0 { "Available" } else { "Unavailable" };
+    let state = if healthy > 0 {
+        "Available"
+    } else {
+        "Unavailable"
+    };
     spec.insert("state".to_owned(), json!(state));
     if !members.is_empty() {
         let ids = identities_of(members, around);
         if ids.is_empty() {
             spec.remove("identities");
         } else {
-            let ids: Vec<Value> =
-                ids.iter().map(|id| json!({ "type": "SpiffeID", "value": id })).collect();
+            let ids: Vec<Value> = ids
+                .iter()
+                .map(|id| json!({ "type": "SpiffeID", "value": id }))
+                .collect();
             spec.insert("identities".to_owned(), Value::Array(ids));
         }
     }
 
     let mut status = object(stored.status.as_ref());
-    let tls = tls_status(&service, stored, members, around);
+    let tls = tls_status(&service, members, around);
     status.insert("tls".to_owned(), json!({ "status": tls }));
     let mut counts = Map::new();
-    for (name, count) in [("connected", connected), ("healthy", healthy), ("total", members.len())] {
+    for (name, count) in [
+        ("connected", connected),
+        ("healthy", healthy),
+        ("total", members.len()),
+    ] {
         if count > 0 {
             counts.insert(name.to_owned(), json!(count));
         }
@@ -88,10 +103,7 @@ fn serves_all(dataplane: &DataplaneRecord, service: &Service) -> bool {
 }
 
 /// Every identity that one of the proxies shows or may come to show.
-fn identities_of(
-    members: &[Arc<DataplaneRecord>],
-    around: &Surroundings<'_>,
-) -> BTreeSet<String> {
+fn identities_of(members: &[Arc<DataplaneRecord>], around: &Surroundings<'_>) -> BTreeSet<String> {
     members
         .iter()
         .flat_map(|dataplane| {
@@ -101,9 +113,7 @@ fn identities_of(
                 .filter(|identity| {
                     identity.state.names_identities() && identity.matches(&dataplane.labels)
                 })
-                .filter_map(|identity| {
-                    identity.spiffe_name(&dataplane.labels, around.zone).ok()
-                })
+                .filter_map(|identity| identity.spiffe_name(&dataplane.labels, around.zone).ok())
                 .map(|name| name.to_string())
         })
         .collect()
@@ -113,7 +123,6 @@ fn identities_of(
 /// before its certificate is there must not make callers fall back to plain text.
 fn tls_status(
     service: &Service,
-    stored: &Resource,
     members: &[Arc<DataplaneRecord>],
     around: &Surroundings<'_>,
 ) -> &'static str {
@@ -123,19 +132,18 @@ fn tls_status(
     if service.tls_ready {
         return "Ready";
     }
-    let ready = members.iter().all(|dataplane| {
-        best(around.identities, &dataplane.labels).is_some_and(|identity| {
-            if !identity.state.names_identities() || identity.provider.is_none() {
-                return false;
-            }
-            identity.provider.as_deref() == Some("Spire")
-                || identity
-                    .trust_domain(around.zone)
-                    .is_ok_and(|domain| around.trusted.contains(&domain))
-        })
-    });
     // A service that never had a proxy has not proved anything yet.
-    if ready && (!members.is_empty() || stored.status.is_some()) { "Ready" } else { "NotReady" }
+    let ready = !members.is_empty()
+        && members.iter().all(|dataplane| {
+            best(around.identities, &dataplane.labels).is_some_and(|identity| {
+                identity.state == IdentityState::Ready
+                    && (identity.provider.as_deref() == Some("Spire")
+                        || identity
+                            .trust_domain(around.zone)
+                            .is_ok_and(|domain| around.trusted.contains(&domain)))
+            })
+        });
+    if ready { "Ready" } else { "NotReady" }
 }
 
 /// A MeshMultiZoneService with the services it consists of; `None` where nothing differs. `services` is all MeshServices
@@ -162,7 +170,11 @@ pub fn multi_zone_service<'a>(
         })
         .map(|service| {
             let label = |key| service.label(key).unwrap_or_default().to_owned();
-            (service.display_name().to_owned(), label(labels::NAMESPACE), label(labels::ZONE))
+            (
+                service.display_name().to_owned(),
+                label(labels::NAMESPACE),
+                label(labels::ZONE),
+            )
         })
         .collect();
     matched.sort();
@@ -199,8 +211,14 @@ pub fn workload(
     if !is_local(stored) {
         return None;
     }
-    let connected = members.iter().filter(|dataplane| online.contains(&dataplane.name)).count();
-    let healthy = members.iter().filter(|dataplane| dataplane.healthy()).count();
+    let connected = members
+        .iter()
+        .filter(|dataplane| online.contains(&dataplane.name))
+        .count();
+    let healthy = members
+        .iter()
+        .filter(|dataplane| dataplane.healthy())
+        .count();
     let mut status = object(stored.status.as_ref());
     status.insert(
         "dataplaneProxies".to_owned(),

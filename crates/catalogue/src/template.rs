@@ -89,7 +89,11 @@ pub struct Template {
 enum Node {
     Text(String),
     Print(Pipeline),
-    If { condition: Pipeline, then: Vec<Self>, otherwise: Vec<Self> },
+    If {
+        condition: Pipeline,
+        then: Vec<Self>,
+        otherwise: Vec<Self>,
+    },
 }
 
 /// Commands, each given the result of the one before as last argument.
@@ -141,8 +145,9 @@ const fn render(message: String) -> TemplateError {
 }
 
 /// Words with a meaning beside fields.
-const FUNCTIONS: &[&str] =
-    &["label", "printf", "print", "len", "eq", "ne", "and", "or", "not"];
+const FUNCTIONS: &[&str] = &[
+    "label", "printf", "print", "len", "eq", "ne", "and", "or", "not",
+];
 /// How deep `if` and parentheses may nest; more is a mistake or an attack.
 const DEPTH_MAX: usize = 32;
 
@@ -206,7 +211,9 @@ fn split(text: &str) -> Result<Vec<Piece>, TemplateError> {
         let mut plain = if trim_next { plain.trim_start() } else { plain };
         let mut action = action;
         if let Some(inner) = action
-            && let Some(trimmed) = inner.strip_prefix('-').filter(|t| t.starts_with([' ', '\t', '\n']))
+            && let Some(trimmed) = inner
+                .strip_prefix('-')
+                .filter(|t| t.starts_with([' ', '\t', '\n']))
         {
             plain = plain.trim_end();
             action = Some(trimmed);
@@ -214,13 +221,18 @@ fn split(text: &str) -> Result<Vec<Piece>, TemplateError> {
         if !plain.is_empty() {
             pieces.push(Piece::Text(plain.to_owned()));
         }
-        let Some(inner) = action else { return Ok(pieces) };
+        let Some(inner) = action else {
+            return Ok(pieces);
+        };
         let end = action_end(inner).ok_or_else(|| parse_error("unclosed action".to_owned()))?;
         let (inner, after) = inner.split_at(end);
         rest = after.get(2..).unwrap_or_default();
         let mut inner = inner;
         trim_next = false;
-        if let Some(trimmed) = inner.strip_suffix('-').filter(|t| t.ends_with([' ', '\t', '\n'])) {
+        if let Some(trimmed) = inner
+            .strip_suffix('-')
+            .filter(|t| t.ends_with([' ', '\t', '\n']))
+        {
             inner = trimmed;
             trim_next = true;
         }
@@ -239,11 +251,8 @@ fn action_end(inner: &str) -> Option<usize> {
         match quote {
             Some('"') if escaped => escaped = false,
             Some('"') if character == '\\' => escaped = true,
-            Some(open) => {
-                if character == open {
-                    quote = None;
-                }
-            }
+            Some(open) if character == open => quote = None,
+            Some(_) => {}
             None if character == '"' || character == '`' => quote = Some(character),
             None if inner.get(at..).is_some_and(|rest| rest.starts_with("}}")) => return Some(at),
             None => {}
@@ -291,11 +300,13 @@ fn tokens(text: &str) -> Result<Vec<Token>, TemplateError> {
                 after
             }
             c if c.is_ascii_digit() || c == '-' => {
-                let end = after.find(|c: char| !c.is_ascii_digit()).unwrap_or(after.len());
+                let end = after
+                    .find(|c: char| !c.is_ascii_digit())
+                    .unwrap_or(after.len());
                 let (digits, after) = rest.split_at(end + 1);
-                let number = digits
-                    .parse()
-                    .map_err(|_| parse_error(format!("bad number syntax: \"{digits}\"")))?;
+                let Ok(number) = digits.parse() else {
+                    return Err(parse_error(format!("bad number syntax: \"{digits}\"")));
+                };
                 tokens.push(Token::Number(number));
                 after
             }
@@ -314,7 +325,9 @@ fn tokens(text: &str) -> Result<Vec<Token>, TemplateError> {
 }
 
 fn word(text: &str) -> (&str, &str) {
-    let end = text.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(text.len());
+    let end = text
+        .find(|c: char| !c.is_alphanumeric() && c != '_')
+        .unwrap_or(text.len());
     text.split_at(end)
 }
 
@@ -328,7 +341,11 @@ fn quoted(text: &str) -> Result<(String, &str), TemplateError> {
                 Some((_, 'n')) => out.push('\n'),
                 Some((_, 't')) => out.push('\t'),
                 Some((_, c @ ('"' | '\\'))) => out.push(c),
-                _ => return Err(parse_error("unsupported escape in quoted string".to_owned())),
+                _ => {
+                    return Err(parse_error(
+                        "unsupported escape in quoted string".to_owned(),
+                    ));
+                }
             },
             '\n' => break,
             other => out.push(other),
@@ -374,11 +391,17 @@ fn parse_nodes(
                 let Some(end) = end.as_deref_mut() else {
                     return Err(parse_error(format!("unexpected {{{{{keyword}}}}}")));
                 };
-                *end = if keyword == "else" { End::Else(arguments.to_vec()) } else { End::End };
+                *end = if keyword == "else" {
+                    End::Else(arguments.to_vec())
+                } else {
+                    End::End
+                };
                 return Ok(nodes);
             }
             "with" | "range" | "define" | "template" | "block" | "break" | "continue" => {
-                return Err(parse_error(format!("`{keyword}` is not supported in names")));
+                return Err(parse_error(format!(
+                    "`{keyword}` is not supported in names"
+                )));
             }
             _ => nodes.push(Node::Print(parse_pipeline(tokens, depth)?)),
         }
@@ -389,11 +412,7 @@ fn parse_nodes(
     Ok(nodes)
 }
 
-fn parse_if(
-    condition: &[Token],
-    rest: &mut &[Piece],
-    depth: usize,
-) -> Result<Node, TemplateError> {
+fn parse_if(condition: &[Token], rest: &mut &[Piece], depth: usize) -> Result<Node, TemplateError> {
     let condition = parse_pipeline(condition, depth)?;
     let mut end = End::End;
     let then = parse_nodes(rest, depth + 1, Some(&mut end))?;
@@ -414,7 +433,11 @@ fn parse_if(
             Some(_) => return Err(parse_error("unexpected token in {{else}}".to_owned())),
         },
     };
-    Ok(Node::If { condition, then, otherwise })
+    Ok(Node::If {
+        condition,
+        then,
+        otherwise,
+    })
 }
 
 fn parse_pipeline(tokens: &[Token], depth: usize) -> Result<Pipeline, TemplateError> {
@@ -442,7 +465,9 @@ fn parse_commands(rest: &mut &[Token], depth: usize) -> Result<Pipeline, Templat
             }
             pipeline.push(std::mem::take(&mut command));
         }
-        let Some((token, after)) = next else { return Ok(pipeline) };
+        let Some((token, after)) = next else {
+            return Ok(pipeline);
+        };
         if *token == Token::Close {
             return Ok(pipeline);
         }
@@ -469,13 +494,25 @@ fn parse_commands(rest: &mut &[Token], depth: usize) -> Result<Pipeline, Templat
     }
 }
 
-fn render_nodes(nodes: &[Node], values: &Values<'_>, out: &mut String) -> Result<(), TemplateError> {
+fn render_nodes(
+    nodes: &[Node],
+    values: &Values<'_>,
+    out: &mut String,
+) -> Result<(), TemplateError> {
     for node in nodes {
         match node {
             Node::Text(text) => out.push_str(text),
             Node::Print(pipeline) => out.push_str(&evaluate(pipeline, values)?.to_string()),
-            Node::If { condition, then, otherwise } => {
-                let branch = if evaluate(condition, values)?.is_true() { then } else { otherwise };
+            Node::If {
+                condition,
+                then,
+                otherwise,
+            } => {
+                let branch = if evaluate(condition, values)?.is_true() {
+                    then
+                } else {
+                    otherwise
+                };
                 render_nodes(branch, values, out)?;
             }
         }
@@ -486,7 +523,9 @@ fn render_nodes(nodes: &[Node], values: &Values<'_>, out: &mut String) -> Result
 fn evaluate(pipeline: &Pipeline, values: &Values<'_>) -> Result<Value, TemplateError> {
     let mut last = None;
     for command in pipeline {
-        let Some((first, arguments)) = command.split_first() else { continue };
+        let Some((first, arguments)) = command.split_first() else {
+            continue;
+        };
         last = Some(match first {
             Term::Word(function) => {
                 let mut given = Vec::with_capacity(arguments.len() + 1);
@@ -498,7 +537,9 @@ fn evaluate(pipeline: &Pipeline, values: &Values<'_>) -> Result<Value, TemplateE
             }
             other if arguments.is_empty() && last.is_none() => term(other, values)?,
             other => {
-                return Err(render(format!("can't give argument to non-function {other:?}")));
+                return Err(render(format!(
+                    "can't give argument to non-function {other:?}"
+                )));
             }
         });
     }
@@ -521,7 +562,9 @@ fn call(function: &str, given: &[Value], values: &Values<'_>) -> Result<Value, T
     match (function, given) {
         ("label", [Value::Text(key)]) => values.label(key),
         ("printf", [Value::Text(format), arguments @ ..]) => printf(format, arguments),
-        ("print", arguments) => Ok(Value::Text(arguments.iter().map(Value::to_string).collect())),
+        ("print", arguments) => Ok(Value::Text(
+            arguments.iter().map(Value::to_string).collect(),
+        )),
         ("len", [Value::Text(text)]) => {
             Ok(Value::Number(i64::try_from(text.len()).unwrap_or(i64::MAX)))
         }
@@ -530,10 +573,16 @@ fn call(function: &str, given: &[Value], values: &Values<'_>) -> Result<Value, T
         }
         ("ne", [first, second]) => Ok(Value::Bool(first != second)),
         ("not", [value]) => Ok(Value::Bool(!value.is_true())),
-        ("and", [.., last]) => {
-            Ok(given.iter().find(|value| !value.is_true()).unwrap_or(last).clone())
-        }
-        ("or", [.., last]) => Ok(given.iter().find(|value| value.is_true()).unwrap_or(last).clone()),
+        ("and", [.., last]) => Ok(given
+            .iter()
+            .find(|value| !value.is_true())
+            .unwrap_or(last)
+            .clone()),
+        ("or", [.., last]) => Ok(given
+            .iter()
+            .find(|value| value.is_true())
+            .unwrap_or(last)
+            .clone()),
         _ => Err(wrong()),
     }
 }
@@ -581,12 +630,21 @@ mod tests {
     #[test]
     fn names_are_rendered() {
         check("plain", Ok("plain"));
-        check("{{ .Name }}.svc.{{.Zone}}.mesh.local", Ok("web.svc.east.mesh.local"));
+        check(
+            "{{ .Name }}.svc.{{.Zone}}.mesh.local",
+            Ok("web.svc.east.mesh.local"),
+        );
         check("{{ label \"team\" }}-{{ .Name }}", Ok("a-web"));
         check("{{ \"team\" | label }}", Ok("a"));
         check("{{ printf \"%s-%s\" .Name (label `team`) }}", Ok("web-a"));
-        check("{{ if .Namespace }}{{ .Namespace }}.{{ end }}{{ .Name }}", Ok("web"));
-        check("{{ if eq .Zone \"west\" }}w{{ else if eq .Zone \"east\" }}e{{ else }}x{{ end }}", Ok("e"));
+        check(
+            "{{ if .Namespace }}{{ .Namespace }}.{{ end }}{{ .Name }}",
+            Ok("web"),
+        );
+        check(
+            "{{ if eq .Zone \"west\" }}w{{ else if eq .Zone \"east\" }}e{{ else }}x{{ end }}",
+            Ok("e"),
+        );
         check("a {{- /* nothing */ -}} b", Ok("ab"));
         check("{{ \"}}\" }}", Ok("}}"));
         check("{{ and .Name (not .Namespace) }}", Ok("true"));
@@ -600,7 +658,10 @@ mod tests {
         check("{{ upper .Name }}", Err("function \"upper\" not defined"));
         check("{{ if .Name }}", Err("unexpected EOF"));
         check("{{ end }}", Err("unexpected {{end}}"));
-        check("{{ range .Name }}{{ end }}", Err("`range` is not supported in names"));
+        check(
+            "{{ range .Name }}{{ end }}",
+            Err("`range` is not supported in names"),
+        );
         check("{{ }}", Err("missing value for command"));
         check("{{ (.Name }}", Err("unclosed left paren"));
         check("{{ label }}", Err("wrong number or type of args for label"));

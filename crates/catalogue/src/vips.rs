@@ -25,13 +25,16 @@ impl std::str::FromStr for Range {
     fn from_str(text: &str) -> Result<Self, InvalidRange> {
         let invalid = || InvalidRange(text.to_owned());
         let (address, bits) = text.split_once('/').ok_or_else(invalid)?;
-        let address: IpAddr = address.parse().map_err(|_| invalid())?;
-        let bits: u32 = bits.parse().map_err(|_| invalid())?;
+        let address: IpAddr = address.parse().ok().ok_or_else(invalid)?;
+        let bits: u32 = bits.parse().ok().ok_or_else(invalid)?;
         let width = if address.is_ipv4() { 32 } else { 128 };
         let host = u32::checked_sub(width, bits).ok_or_else(invalid)?;
         let size = 1_u128.checked_shl(host).unwrap_or(u128::MAX);
         let first = number(address) & !(size.wrapping_sub(1));
-        Ok(Self { first: at(address, first), size })
+        Ok(Self {
+            first: at(address, first),
+            size,
+        })
     }
 }
 
@@ -45,7 +48,10 @@ impl Range {
             Kind::MeshMultiZoneService => 243,
             _ => return None,
         };
-        Some(Self { first: IpAddr::V4(Ipv4Addr::new(first, 0, 0, 0)), size: 1 << 24 })
+        Some(Self {
+            first: IpAddr::V4(Ipv4Addr::new(first, 0, 0, 0)),
+            size: 1 << 24,
+        })
     }
 
     fn get(self, index: u128) -> Option<IpAddr> {
@@ -83,7 +89,11 @@ impl Allocator {
     /// Nothing given out yet.
     #[must_use]
     pub const fn new(range: Range) -> Self {
-        Self { range, used: BTreeSet::new(), next: 0 }
+        Self {
+            range,
+            used: BTreeSet::new(),
+            next: 0,
+        }
     }
 
     /// Addresses for the services that have none, by key. `services` is all of the kind over all meshes; two that hold
@@ -138,7 +148,11 @@ impl Allocator {
 #[must_use]
 pub fn vip_of(service: &Resource) -> Option<IpAddr> {
     let status: DestinationStatusForm = service.status.as_ref()?.typed().ok()?;
-    status.vips.iter().chain(&status.vip).find_map(|vip| vip.ip.parse().ok())
+    status
+        .vips
+        .iter()
+        .chain(&status.vip)
+        .find_map(|vip| vip.ip.parse().ok())
 }
 
 /// The service's status with the address in its kind's place for it.
@@ -159,8 +173,10 @@ mod tests {
     use super::*;
 
     fn service(name: &str, vip: Option<&str>) -> Resource {
-        let mut service =
-            Resource::new(Key::new(Kind::MeshService, "default", name), Json::empty_object());
+        let mut service = Resource::new(
+            Key::new(Kind::MeshService, "default", name),
+            Json::empty_object(),
+        );
         if let Some(vip) = vip {
             service.status = Some(with_vip(&service, vip.parse().unwrap()));
         }
@@ -170,23 +186,34 @@ mod tests {
     #[test]
     fn the_lowest_free_address_is_given_and_kept() {
         let mut allocator = Allocator::new(Range::default_of(Kind::MeshService).unwrap());
-        let stored = [service("a", Some("241.0.0.1")), service("b", None), service("c", None)];
+        let stored = [
+            service("a", Some("241.0.0.1")),
+            service("b", None),
+            service("c", None),
+        ];
         let got = allocator.assign(&stored);
         let vip = |name: &str| {
-            got.get(&Key::new(Kind::MeshService, "default", name)).map(ToString::to_string)
+            got.get(&Key::new(Kind::MeshService, "default", name))
+                .map(ToString::to_string)
         };
         assert_eq!(vip("a"), None, "it has one");
         assert_eq!(vip("b").as_deref(), Some("241.0.0.0"));
         assert_eq!(vip("c").as_deref(), Some("241.0.0.2"));
         // What was in use is not given to another, even if its service is gone.
         let got = allocator.assign(&[service("d", None)]);
-        assert_eq!(got.values().map(ToString::to_string).collect::<Vec<_>>(), ["241.0.0.3"]);
+        assert_eq!(
+            got.values().map(ToString::to_string).collect::<Vec<_>>(),
+            ["241.0.0.3"]
+        );
     }
 
     #[test]
     fn of_two_with_one_address_the_first_keeps_it() {
         let mut allocator = Allocator::new("10.0.0.0/30".parse().unwrap());
-        let stored = [service("b", Some("10.0.0.0")), service("a", Some("10.0.0.0"))];
+        let stored = [
+            service("b", Some("10.0.0.0")),
+            service("a", Some("10.0.0.0")),
+        ];
         let got = allocator.assign(&stored);
         assert_eq!(
             got,

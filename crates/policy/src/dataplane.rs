@@ -135,7 +135,10 @@ impl KindPolicies {
     /// The rules of one inbound.
     #[must_use]
     pub fn inbound_rules(&self, inbound: &InboundKey) -> &[InboundRule] {
-        self.inbound.get(inbound).map(Vec::as_slice).unwrap_or_default()
+        self.inbound
+            .get(inbound)
+            .map(Vec::as_slice)
+            .unwrap_or_default()
     }
 }
 
@@ -158,7 +161,11 @@ impl DataplanePolicies {
     #[must_use]
     pub fn new(policies: &Policies, targets: &Targets, subject: &Subject, shadow: bool) -> Self {
         let mut by_kind = BTreeMap::new();
-        for kind in Kind::ALL.iter().copied().filter(|kind| kind.descriptor().policy.is_some()) {
+        for kind in Kind::ALL
+            .iter()
+            .copied()
+            .filter(|kind| kind.descriptor().policy.is_some())
+        {
             let of_kind = Self::of_kind(kind, policies, targets, subject, shadow);
             if !of_kind.matched.is_empty() || !of_kind.warnings.is_empty() {
                 by_kind.insert(kind, of_kind);
@@ -191,7 +198,10 @@ impl DataplanePolicies {
                 Ok(selected) => {
                     result.matched.push(Arc::clone(policy));
                     for inbound in selected.inbounds {
-                        per_inbound.entry(inbound).or_default().push(Arc::clone(policy));
+                        per_inbound
+                            .entry(inbound)
+                            .or_default()
+                            .push(Arc::clone(policy));
                     }
                 }
             }
@@ -212,7 +222,11 @@ impl DataplanePolicies {
     /// The kinds that say something, in the order in which they are applied.
     #[must_use]
     pub fn kinds(&self) -> Vec<(Kind, &KindPolicies)> {
-        let mut kinds: Vec<_> = self.by_kind.iter().map(|(kind, said)| (*kind, said)).collect();
+        let mut kinds: Vec<_> = self
+            .by_kind
+            .iter()
+            .map(|(kind, said)| (*kind, said))
+            .collect();
         kinds.sort_by_key(|(kind, _)| kind.descriptor().policy.map(|traits| traits.order));
         kinds
     }
@@ -227,7 +241,9 @@ impl DataplanePolicies {
         route: Option<&Kri>,
     ) -> Option<T> {
         let said = self.kind(kind);
-        let rule = route.and_then(|route| said.exact(route)).or_else(|| said.nearest(destination))?;
+        let rule = route
+            .and_then(|route| said.exact(route))
+            .or_else(|| said.nearest(destination))?;
         T::deserialize(&rule.conf).ok()
     }
 
@@ -235,8 +251,11 @@ impl DataplanePolicies {
     #[must_use]
     pub fn inbound<T: DeserializeOwned>(&self, kind: Kind, inbound: &InboundKey) -> Option<T> {
         let rules = self.kind(kind).inbound_rules(inbound);
-        let catch_all: Vec<&Value> =
-            rules.iter().filter(|rule| rule.matches.is_none()).map(|rule| &*rule.conf).collect();
+        let catch_all: Vec<&Value> = rules
+            .iter()
+            .filter(|rule| rule.matches.is_none())
+            .map(|rule| &*rule.conf)
+            .collect();
         if catch_all.is_empty() {
             return None;
         }
@@ -246,7 +265,8 @@ impl DataplanePolicies {
     /// MeshTimeout towards a destination.
     #[must_use]
     pub fn timeout(&self, destination: &Kri, route: Option<&Kri>) -> TimeoutConf {
-        self.outbound(Kind::MeshTimeout, destination, route).unwrap_or_default()
+        self.outbound(Kind::MeshTimeout, destination, route)
+            .unwrap_or_default()
     }
 
     /// MeshTimeout of an inbound; `None` means that no rule is without matches.
@@ -258,7 +278,8 @@ impl DataplanePolicies {
     /// MeshRetry towards a destination.
     #[must_use]
     pub fn retry(&self, destination: &Kri, route: Option<&Kri>) -> RetryConf {
-        self.outbound(Kind::MeshRetry, destination, route).unwrap_or_default()
+        self.outbound(Kind::MeshRetry, destination, route)
+            .unwrap_or_default()
     }
 
     /// MeshCircuitBreaker towards a destination; `None` leaves everything as it is.
@@ -332,12 +353,21 @@ fn inbound_rules(mut policies: Vec<Arc<Policy>>) -> Vec<InboundRule> {
             let rule = |matches: Option<Match>| InboundRule {
                 matches,
                 conf: Arc::clone(&conf),
-                origin: Origin { policy: Arc::clone(policy), index },
+                origin: Origin {
+                    policy: Arc::clone(policy),
+                    index,
+                },
             };
             if entry.matches.is_empty() {
                 rules.push(rule(None));
             } else {
-                rules.extend(entry.matches.iter().cloned().map(|matches| rule(Some(matches))));
+                rules.extend(
+                    entry
+                        .matches
+                        .iter()
+                        .cloned()
+                        .map(|matches| rule(Some(matches))),
+                );
             }
         }
     }
@@ -360,10 +390,16 @@ fn proxy_rule(kind: Kind, matched: &[Arc<Policy>]) -> Option<ProxyRule> {
         return None;
     }
     Some(ProxyRule {
-        conf: merge(kind, matched.iter().filter_map(|policy| policy.default.as_ref())),
+        conf: merge(
+            kind,
+            matched.iter().filter_map(|policy| policy.default.as_ref()),
+        ),
         origins: matched
             .iter()
-            .map(|policy| Origin { policy: Arc::clone(policy), index: 0 })
+            .map(|policy| Origin {
+                policy: Arc::clone(policy),
+                index: 0,
+            })
             .collect(),
     })
 }
@@ -384,13 +420,21 @@ fn to_rules(
     let mut entries: Vec<Entry<'_>> = Vec::new();
     for policy in matched {
         // A policy stored for the requests of routes speaks about the destinations of those routes.
-        let by_route: Option<Vec<&ToEntry>> = (policy.target_ref.kind == "MeshHTTPRoute")
-            .then(|| policy.referenced_routes(policies).flat_map(|route| &route.to).collect());
+        let by_route: Option<Vec<&ToEntry>> =
+            (policy.target_ref.kind == "MeshHTTPRoute").then(|| {
+                policy
+                    .referenced_routes(policies)
+                    .flat_map(|route| &route.to)
+                    .collect()
+            });
         for (index, item) in policy.to.iter().enumerate() {
             let entry = |target_ref| Entry {
                 target_ref,
                 conf: &item.conf,
-                origin: Origin { policy: Arc::clone(policy), index },
+                origin: Origin {
+                    policy: Arc::clone(policy),
+                    index,
+                },
             };
             match &by_route {
                 None => entries.push(entry(&item.target_ref)),
@@ -403,8 +447,16 @@ fn to_rules(
     entries.sort_by(|a, b| {
         let key = |entry: &Entry<'_>| entry.origin.policy.rank;
         compare_entries(
-            (key(a), a.target_ref, a.origin.policy.resource.display_name()),
-            (key(b), b.target_ref, b.origin.policy.resource.display_name()),
+            (
+                key(a),
+                a.target_ref,
+                a.origin.policy.resource.display_name(),
+            ),
+            (
+                key(b),
+                b.target_ref,
+                b.origin.policy.resource.display_name(),
+            ),
         )
     });
 
@@ -433,8 +485,10 @@ fn to_rules(
                 let whole = kri.clone().without_section();
                 relevant.extend(by_kri.get(&whole).into_iter().flatten());
             }
-            let relevant: Vec<&Entry<'_>> =
-                relevant.into_iter().filter_map(|index| entries.get(index)).collect();
+            let relevant: Vec<&Entry<'_>> = relevant
+                .into_iter()
+                .filter_map(|index| entries.get(index))
+                .collect();
             (kri.clone(), to_rule(kind, kri, &relevant))
         })
         .collect()
@@ -455,5 +509,10 @@ fn to_rule(kind: Kind, kri: Kri, entries: &[&Entry<'_>]) -> ToRule {
         }
     }
     let conf = merge(kind, entries.iter().map(|entry| entry.conf));
-    ToRule { kri, conf, origins, origin_by_matches }
+    ToRule {
+        kri,
+        conf,
+        origins,
+        origin_by_matches,
+    }
 }

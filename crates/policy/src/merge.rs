@@ -29,7 +29,9 @@ fn patch(target: &mut Value, with: &Value) {
     if !target.is_object() {
         *target = empty();
     }
-    let Value::Object(members) = target else { return };
+    let Value::Object(members) = target else {
+        return;
+    };
     for (name, value) in with {
         match value {
             Value::Null => {
@@ -80,7 +82,10 @@ fn merge_http_rules<'a>(confs: impl IntoIterator<Item = &'a Value>) -> Value {
 
 /// The rules of a MeshHTTPRoute conf.
 pub(crate) fn rules_of(conf: &Value) -> impl Iterator<Item = &Value> {
-    conf.get("rules").and_then(Value::as_array).into_iter().flatten()
+    conf.get("rules")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
 }
 
 #[cfg(test)]

@@ -33,7 +33,10 @@ pub(crate) fn compare_policies(a: (Rank, &str), b: (Rank, &str)) -> Ordering {
 }
 
 /// The order of `to` entries: a policy's rank, then what the entry targets, then the name.
-pub(crate) fn compare_entries(a: (Rank, &TargetRef, &str), b: (Rank, &TargetRef, &str)) -> Ordering {
+pub(crate) fn compare_entries(
+    a: (Rank, &TargetRef, &str),
+    b: (Rank, &TargetRef, &str),
+) -> Ordering {
     let key = |(rank, to, name): (Rank, &TargetRef, &str)| {
         let section = u8::from(to.kind == "MeshService" && to.section().is_some());
         (rank, kind_rank(&to.kind), section, Reverse(name.to_owned()))

@@ -27,13 +27,19 @@ impl TargetRef {
     /// The whole mesh: what an absent reference means.
     #[must_use]
     pub fn mesh() -> Self {
-        Self { kind: "Mesh".to_owned(), labels: None, section_name: None }
+        Self {
+            kind: "Mesh".to_owned(),
+            labels: None,
+            section_name: None,
+        }
     }
 
     /// The section, if one is named.
     #[must_use]
     pub fn section(&self) -> Option<&str> {
-        self.section_name.as_deref().filter(|section| !section.is_empty())
+        self.section_name
+            .as_deref()
+            .filter(|section| !section.is_empty())
     }
 }
 
@@ -84,15 +90,24 @@ impl Policy {
     /// # Errors
     /// It is no policy, or a part that matching needs has the wrong shape.
     pub fn read(resource: &Resource) -> Result<Self, Problem> {
-        let problem = |reason: String| Problem { key: resource.key.clone(), reason };
+        let problem = |reason: String| Problem {
+            key: resource.key.clone(),
+            reason,
+        };
         let kind = resource.key.kind;
         if kind.descriptor().policy.is_none() {
             return Err(problem(format!("{kind} is not a kind of policy")));
         }
-        let spec: PolicyForm =
-            resource.spec.typed().map_err(|error| problem(format!("spec.{error}")))?;
+        let spec: PolicyForm = resource
+            .spec
+            .typed()
+            .map_err(|error| problem(format!("spec.{error}")))?;
         let target_ref = spec.target_ref.unwrap_or_else(TargetRef::mesh);
-        let to = spec.to.into_iter().map(|item| item.into_entry(kind)).collect();
+        let to = spec
+            .to
+            .into_iter()
+            .map(|item| item.into_entry(kind))
+            .collect();
         let rules = spec
             .rules
             .into_iter()
@@ -160,7 +175,10 @@ impl Policies {
 
     /// Those of one kind, by stored name.
     pub fn of_kind(&self, kind: Kind) -> impl Iterator<Item = &Arc<Policy>> {
-        self.by_kind.get(&kind).into_iter().flat_map(BTreeMap::values)
+        self.by_kind
+            .get(&kind)
+            .into_iter()
+            .flat_map(BTreeMap::values)
     }
 
     /// One policy.
@@ -227,7 +245,10 @@ impl ToForm {
             },
             _ => self.default.unwrap_or_else(empty),
         };
-        ToEntry { target_ref: self.target_ref, conf }
+        ToEntry {
+            target_ref: self.target_ref,
+            conf,
+        }
     }
 }
 

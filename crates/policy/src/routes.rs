@@ -42,7 +42,9 @@ impl HttpRoute {
     /// Whether the caller is sent elsewhere; the backends do not matter then.
     #[must_use]
     pub fn redirects(&self) -> bool {
-        self.filters.iter().any(|filter| matches!(filter, Filter::RequestRedirect { .. }))
+        self.filters
+            .iter()
+            .any(|filter| matches!(filter, Filter::RequestRedirect { .. }))
     }
 }
 
@@ -61,7 +63,10 @@ pub fn http_routes(
             // The same rules twice: as read, and as written, which is what their fingerprint is made of.
             for (rule, written) in conf.rules.into_iter().zip(rules_of(&said.conf)) {
                 let hash = matches_hash(written.get("matches").unwrap_or(&Value::Null));
-                let origin = said.origin_by_matches.get(&hash).or_else(|| said.origins.last());
+                let origin = said
+                    .origin_by_matches
+                    .get(&hash)
+                    .or_else(|| said.origins.last());
                 let Some(origin) = origin else { continue };
                 let name = origin
                     .policy
@@ -88,12 +93,17 @@ pub fn http_routes(
     }
     routes.sort_by(|a, b| compare_matches(&a.matches, &b.matches));
     let everything = HttpMatch {
-        path: Some(PathMatch { kind: PathMatchKind::PathPrefix, value: "/".to_owned() }),
+        path: Some(PathMatch {
+            kind: PathMatchKind::PathPrefix,
+            value: "/".to_owned(),
+        }),
         ..HttpMatch::default()
     };
     if !routes.iter().any(|route| route.matches == everything) {
         routes.push(HttpRoute {
-            name: matches_hash(&serde_json::json!([{"path": {"value": "/", "type": "PathPrefix"}}])),
+            name: matches_hash(
+                &serde_json::json!([{"path": {"value": "/", "type": "PathPrefix"}}]),
+            ),
             origin: None,
             matches: everything.clone(),
             filters: Vec::new(),
@@ -107,8 +117,10 @@ pub fn http_routes(
             route.matches.path.clone_from(&everything.path);
         }
         if route.backends.is_empty() && !route.all_unresolved {
-            route.backends =
-                vec![ResolvedBackend { kri: destination.clone(), weight: IMPLICIT_WEIGHT }];
+            route.backends = vec![ResolvedBackend {
+                kri: destination.clone(),
+                weight: IMPLICIT_WEIGHT,
+            }];
         }
     }
     Some(routes)
@@ -122,9 +134,18 @@ pub fn tcp_backends(
     targets: &Targets,
     destination: &Kri,
 ) -> Vec<ResolvedBackend> {
-    let itself = || vec![ResolvedBackend { kri: destination.clone(), weight: IMPLICIT_WEIGHT }];
-    let Some((conf, said)) = policies.tcp_rule(destination) else { return itself() };
-    let Some(origin) = said.origins.last() else { return itself() };
+    let itself = || {
+        vec![ResolvedBackend {
+            kri: destination.clone(),
+            weight: IMPLICIT_WEIGHT,
+        }]
+    };
+    let Some((conf, said)) = policies.tcp_rule(destination) else {
+        return itself();
+    };
+    let Some(origin) = said.origins.last() else {
+        return itself();
+    };
     let Some(refs) = conf.default.backend_refs.filter(|refs| !refs.is_empty()) else {
         return itself();
     };
@@ -136,7 +157,11 @@ pub fn tcp_backends(
 
 /// The backend that a mirror filter of the route `origin` copies to.
 #[must_use]
-pub fn mirror_backend(backend: &BackendRef, targets: &Targets, origin: &Kri) -> Option<ResolvedBackend> {
+pub fn mirror_backend(
+    backend: &BackendRef,
+    targets: &Targets,
+    origin: &Kri,
+) -> Option<ResolvedBackend> {
     resolve_port(backend, targets, origin, true)
 }
 
@@ -216,8 +241,11 @@ pub fn matches_hash(matches: &Value) -> Arc<str> {
         if index > 0 {
             text.push(',');
         }
-        write_object(&mut text, one, &["path", "method", "queryParams", "headers"], |text, name, value| {
-            match name {
+        write_object(
+            &mut text,
+            one,
+            &["path", "method", "queryParams", "headers"],
+            |text, name, value| match name {
                 "path" => write_object(text, value, &["value", "type"], write_scalar),
                 "queryParams" | "headers" => {
                     text.push('[');
@@ -230,8 +258,8 @@ pub fn matches_hash(matches: &Value) -> Arc<str> {
                     text.push(']');
                 }
                 _ => write_scalar(text, name, value),
-            }
-        });
+            },
+        );
     }
     text.push(']');
     STANDARD.encode(Sha256::digest(text.as_bytes())).into()
@@ -246,7 +274,9 @@ fn write_object(
     text.push('{');
     let mut first = true;
     for name in order {
-        let Some(value) = object.get(name).filter(|value| !is_absent(value)) else { continue };
+        let Some(value) = object.get(name).filter(|value| !is_absent(value)) else {
+            continue;
+        };
         if !first {
             text.push(',');
         }
@@ -283,23 +313,43 @@ mod tests {
 
     #[test]
     fn the_hash_of_everything_is_the_known_one() {
-        let hash = matches_hash(&serde_json::json!([{"path": {"type": "PathPrefix", "value": "/"}}]));
+        let hash =
+            matches_hash(&serde_json::json!([{"path": {"type": "PathPrefix", "value": "/"}}]));
         assert_eq!(&*hash, "9Zuf5Tg79OuZcQITwBbQykxAk2u4fRKrwYn3//AL4Yo=");
     }
 
     #[test]
     fn more_specific_matches_are_tried_first() {
         let path = |kind, value: &str| HttpMatch {
-            path: Some(PathMatch { kind, value: value.to_owned() }),
+            path: Some(PathMatch {
+                kind,
+                value: value.to_owned(),
+            }),
             ..HttpMatch::default()
         };
         let check = |first: &HttpMatch, second: &HttpMatch| {
-            assert_eq!(compare_matches(first, second), Ordering::Less, "{first:?} {second:?}");
+            assert_eq!(
+                compare_matches(first, second),
+                Ordering::Less,
+                "{first:?} {second:?}"
+            );
         };
-        let method = HttpMatch { method: Some("GET".to_owned()), ..HttpMatch::default() };
-        check(&path(PathMatchKind::Exact, "/a"), &path(PathMatchKind::PathPrefix, "/a/long"));
-        check(&path(PathMatchKind::PathPrefix, "/abc"), &path(PathMatchKind::PathPrefix, "/a"));
-        check(&path(PathMatchKind::PathPrefix, "/"), &path(PathMatchKind::RegularExpression, "/.*"));
+        let method = HttpMatch {
+            method: Some("GET".to_owned()),
+            ..HttpMatch::default()
+        };
+        check(
+            &path(PathMatchKind::Exact, "/a"),
+            &path(PathMatchKind::PathPrefix, "/a/long"),
+        );
+        check(
+            &path(PathMatchKind::PathPrefix, "/abc"),
+            &path(PathMatchKind::PathPrefix, "/a"),
+        );
+        check(
+            &path(PathMatchKind::PathPrefix, "/"),
+            &path(PathMatchKind::RegularExpression, "/.*"),
+        );
         check(&path(PathMatchKind::PathPrefix, "/"), &method);
         check(&method, &HttpMatch::default());
     }

@@ -25,12 +25,17 @@ impl Policy {
     /// Shadow policies answer as if they were in force.
     #[must_use]
     pub fn touches(&self, policies: &Policies, subject: &Subject) -> bool {
-        self.select(policies, subject).is_ok_and(|selected| !selected.is_empty())
+        self.select(policies, subject)
+            .is_ok_and(|selected| !selected.is_empty())
     }
 
     /// # Errors
     /// A reference that no longer exists or cannot be resolved; the sentence becomes a warning.
-    pub(crate) fn select(&self, policies: &Policies, subject: &Subject) -> Result<Selected, String> {
+    pub(crate) fn select(
+        &self,
+        policies: &Policies,
+        subject: &Subject,
+    ) -> Result<Selected, String> {
         if *self.resource.key.mesh != *subject.mesh
             || !self.zone_allows(subject)
             || !self.namespace_allows(subject)
@@ -78,7 +83,10 @@ impl Policy {
             return Ok(selected);
         }
         let labels = self.target_ref.labels.clone().unwrap_or_default();
-        let pairs: Vec<String> = labels.iter().map(|(key, value)| format!("{key}:{value}")).collect();
+        let pairs: Vec<String> = labels
+            .iter()
+            .map(|(key, value)| format!("{key}:{value}"))
+            .collect();
         Err(format!(
             "couldn't resolve MeshHTTPRoute targetRef with labels map[{}]",
             pairs.join(" ")
@@ -97,7 +105,9 @@ impl Policy {
         match (self.resource.label(labels::ORIGIN), self.resource.zone()) {
             (Some("zone"), Some(zone)) => {
                 subject_origin == "zone"
-                    && subject.label(labels::ZONE).is_none_or(|own| own.is_empty() || own == zone)
+                    && subject
+                        .label(labels::ZONE)
+                        .is_none_or(|own| own.is_empty() || own == zone)
             }
             _ => true,
         }
@@ -139,5 +149,7 @@ fn select_inbounds(target_ref: &TargetRef, subject: &Subject) -> Selected {
 
 /// Whether every wanted pair is among `have`.
 pub(crate) fn is_subset(wanted: &Labels, have: &Labels) -> bool {
-    wanted.iter().all(|(key, value)| have.get(key) == Some(value))
+    wanted
+        .iter()
+        .all(|(key, value)| have.get(key) == Some(value))
 }

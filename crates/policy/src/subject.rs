@@ -50,9 +50,7 @@ impl Subject {
     ///
     /// # Errors
     /// Its spec is not one.
-    pub fn from_dataplane(
-        dataplane: &Resource,
-    ) -> Result<Self, serde_json::Error> {
+    pub fn from_dataplane(dataplane: &Resource) -> Result<Self, serde_json::Error> {
         let spec: DataplaneForm = serde_json::from_str(dataplane.spec.as_str())?;
         let networking = spec.networking;
         let inbounds = networking

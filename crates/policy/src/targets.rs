@@ -31,7 +31,11 @@ impl Target {
         self.ports
             .iter()
             .find(|port| *port.name == *section)
-            .or_else(|| self.ports.iter().find(|port| port.number.to_string() == section))
+            .or_else(|| {
+                self.ports
+                    .iter()
+                    .find(|port| port.number.to_string() == section)
+            })
     }
 }
 
@@ -94,8 +98,11 @@ pub struct Targets {
 impl Targets {
     /// Collects the targets among `resources`; other kinds, other meshes and unreadable ones are passed over.
     pub fn new<'a>(mesh: &str, resources: impl IntoIterator<Item = &'a Resource>) -> Self {
-        let mut targets =
-            Self { mesh: mesh.into(), by_kri: BTreeMap::new(), by_display_name: BTreeMap::new() };
+        let mut targets = Self {
+            mesh: mesh.into(),
+            by_kri: BTreeMap::new(),
+            by_display_name: BTreeMap::new(),
+        };
         for resource in resources {
             if *resource.key.mesh == *mesh
                 && let Some(ports) = ports_of(resource)
@@ -136,8 +143,12 @@ impl Targets {
         if target_ref.kind == "Mesh" {
             return vec![mesh_kri(&self.mesh)];
         }
-        let Some(kind) = target_kind(&target_ref.kind) else { return Vec::new() };
-        let Some(wanted) = &target_ref.labels else { return Vec::new() };
+        let Some(kind) = target_kind(&target_ref.kind) else {
+            return Vec::new();
+        };
+        let Some(wanted) = &target_ref.labels else {
+            return Vec::new();
+        };
         let matching = self
             .candidates(kind, wanted)
             .filter(|target| is_subset(wanted, &target.labels));
@@ -158,17 +169,21 @@ impl Targets {
             return None;
         }
         let mut wanted = backend.labels.clone();
-        let named = wanted.get(labels::DISPLAY_NAME).is_some_and(|name| !name.is_empty());
+        let named = wanted
+            .get(labels::DISPLAY_NAME)
+            .is_some_and(|name| !name.is_empty());
         if named && !wanted.contains_key(labels::NAMESPACE) && !origin.namespace.is_empty() {
             wanted.insert(labels::NAMESPACE.to_owned(), origin.namespace.clone());
         }
         let target = self
             .candidates(kind, &wanted)
             .filter(|target| {
-                wanted.iter().all(|(key, value)| match target.labels.get(key) {
-                    Some(have) => have == value,
-                    None => key == labels::DISPLAY_NAME && **value == *target.display_name,
-                })
+                wanted
+                    .iter()
+                    .all(|(key, value)| match target.labels.get(key) {
+                        Some(have) => have == value,
+                        None => key == labels::DISPLAY_NAME && **value == *target.display_name,
+                    })
             })
             .min_by(|a, b| older_first(a, b))?;
         let section = match (&backend.section_name, backend.port) {
@@ -194,7 +209,9 @@ impl Targets {
                 .unwrap_or_default()
         });
         let all = named.is_none().then(|| {
-            self.by_kri.values().filter(move |target| target.kri.kind == kind)
+            self.by_kri
+                .values()
+                .filter(move |target| target.kri.kind == kind)
         });
         named.into_iter().flatten().chain(all.into_iter().flatten())
     }

@@ -32,14 +32,23 @@ impl Tally {
         if got == want {
             self.passed += 1;
         } else {
-            self.failed.push(format!("{case}\n  got  {got}\n  want {want}"));
+            self.failed
+                .push(format!("{case}\n  got  {got}\n  want {want}"));
         }
     }
 
     fn finish(self, suite: &str, at_least: usize) {
-        println!("{suite}: {} passed, {} failed", self.passed, self.failed.len());
+        println!(
+            "{suite}: {} passed, {} failed",
+            self.passed,
+            self.failed.len()
+        );
         assert!(self.failed.is_empty(), "{}", self.failed.join("\n"));
-        assert!(self.passed >= at_least, "{suite}: only {} cases were found", self.passed);
+        assert!(
+            self.passed >= at_least,
+            "{suite}: only {} cases were found",
+            self.passed
+        );
     }
 }
 
@@ -90,10 +99,15 @@ fn load(value: &Value) -> Resource {
             Value::Object(members)
         }
     };
-    let mut resource =
-        Resource::new(Key::new(kind, text("mesh"), text("name")), Json::from_value(&spec));
+    let mut resource = Resource::new(
+        Key::new(kind, text("mesh"), text("name")),
+        Json::from_value(&spec),
+    );
     for (key, value) in value["labels"].as_object().into_iter().flatten() {
-        resource.meta.labels.insert(key.clone(), value.as_str().unwrap().to_owned());
+        resource
+            .meta
+            .labels
+            .insert(key.clone(), value.as_str().unwrap().to_owned());
     }
     resource
 }
@@ -112,17 +126,30 @@ fn plain(value: &Value) -> Value {
                 let lower = name.to_ascii_lowercase();
                 let skipped = matches!(
                     lower.as_str(),
-                    "creationtime" | "modificationtime" | "kri" | "nameextensions" | "version" | "type"
-                        | "next" | "total"
+                    "creationtime"
+                        | "modificationtime"
+                        | "kri"
+                        | "nameextensions"
+                        | "version"
+                        | "type"
+                        | "next"
+                        | "total"
                 ) && !member.is_object()
                     && !(name == "type" && members.contains_key("value"));
                 let empty = member.as_object().is_some_and(Map::is_empty)
                     && matches!(lower.as_str(), "labels" | "originbymatches");
-                if !(skipped || empty || lower == "nameextensions" || member.is_null() || member == "") {
+                if !(skipped
+                    || empty
+                    || lower == "nameextensions"
+                    || member.is_null()
+                    || member == "")
+                {
                     out.insert(lower, plain(member));
                 }
             }
-            let is_backend = members.get("kind").is_some_and(|kind| kind != "Mesh" && kind != "Dataplane")
+            let is_backend = members
+                .get("kind")
+                .is_some_and(|kind| kind != "Mesh" && kind != "Dataplane")
                 && members.contains_key("weight");
             if is_backend && members.get("weight") == Some(&json!(1)) {
                 out.remove("weight");
@@ -214,27 +241,45 @@ impl Case {
     }
 
     fn run(&self) -> KindPolicies {
-        DataplanePolicies::of_kind(self.kind, &self.policies, &self.targets, &self.subject, false)
+        DataplanePolicies::of_kind(
+            self.kind,
+            &self.policies,
+            &self.targets,
+            &self.subject,
+            false,
+        )
     }
 }
 
 /// Loads `<case>.policies.yaml` with its neighbours.
 fn load_case(folder: &Path, name: &str) -> Case {
     let policies = load_all(&folder.join(format!("{name}.policies.yaml")));
-    let dataplane = load(&one_document(&folder.join(format!("{name}.dataplane.yaml"))));
+    let dataplane = load(&one_document(
+        &folder.join(format!("{name}.dataplane.yaml")),
+    ));
     let external = folder.join(format!("{name}.mes.yaml"));
-    let external = if external.exists() { load_all(&external) } else { Vec::new() };
+    let external = if external.exists() {
+        load_all(&external)
+    } else {
+        Vec::new()
+    };
     Case::new(&policies, &dataplane, &external)
 }
 
 #[test]
 fn matching_passes_the_known_cases() {
-    let Some(root) = suite("policy-matchers") else { return };
+    let Some(root) = suite("policy-matchers") else {
+        return;
+    };
     let root = root.join("matchedpolicies");
     let mut tally = Tally::default();
     for (name, path) in files(&root.join("dataplanepolicies"), ".golden.yaml") {
         let said = load_case(&root.join("dataplanepolicies"), &name).run();
-        tally.check(&format!("dataplanepolicies/{name}"), &matched(&said), &one_document(&path));
+        tally.check(
+            &format!("dataplanepolicies/{name}"),
+            &matched(&said),
+            &one_document(&path),
+        );
     }
     for (name, path) in files(&root.join("fromrules"), ".golden.yaml") {
         let said = load_case(&root.join("fromrules"), &name).run();
@@ -242,7 +287,10 @@ fn matching_passes_the_known_cases() {
             .inbound
             .iter()
             .map(|(inbound, rules)| {
-                (inbound.to_string(), rules.iter().map(inbound_rule).collect())
+                (
+                    inbound.to_string(),
+                    rules.iter().map(inbound_rule).collect(),
+                )
             })
             .collect();
         let got = json!({ "InboundRules": rules });
@@ -255,8 +303,14 @@ fn matching_passes_the_known_cases() {
             let mut rules = said.to;
             rules.retain(|kri, _| kri.kind != Kind::Mesh);
             let got = json!({ "ResourceRules": rules.len() });
-            let want = one_document(&path)["ResourceRules"].as_object().map_or(0, Map::len);
-            tally.check(&format!("{folder}/{name}"), &got, &json!({ "ResourceRules": want }));
+            let want = one_document(&path)["ResourceRules"]
+                .as_object()
+                .map_or(0, Map::len);
+            tally.check(
+                &format!("{folder}/{name}"),
+                &got,
+                &json!({ "ResourceRules": want }),
+            );
         }
     }
     dataplane_kind(&root.join("dataplane-kind"), &mut tally);
@@ -281,7 +335,11 @@ enum Sent {
 }
 
 fn give(resource: &mut Resource, key: &str, value: &str) {
-    resource.meta.labels.entry(key.to_owned()).or_insert_with(|| value.to_owned());
+    resource
+        .meta
+        .labels
+        .entry(key.to_owned())
+        .or_insert_with(|| value.to_owned());
 }
 
 /// A resource as it looks when made at one place and held at another.
@@ -294,7 +352,9 @@ fn place(resource: &Resource, made: Made, sent: Sent) -> Resource {
     let kubernetes = matches!(made, Made::GlobalKubernetes | Made::ZoneKubernetes);
     give(&mut placed, labels::DISPLAY_NAME, &name);
     match made {
-        Made::GlobalUniversal | Made::GlobalKubernetes => give(&mut placed, labels::ORIGIN, "global"),
+        Made::GlobalUniversal | Made::GlobalKubernetes => {
+            give(&mut placed, labels::ORIGIN, "global")
+        }
         Made::ZoneUniversal => {
             give(&mut placed, labels::ORIGIN, "zone");
             give(&mut placed, labels::ZONE, "zone-uni");
@@ -325,22 +385,36 @@ fn place(resource: &Resource, made: Made, sent: Sent) -> Resource {
 
 fn dataplane_kind(folder: &Path, tally: &mut Tally) {
     let system = |mut policy: Resource| {
-        for (key, value) in [(labels::NAMESPACE, "kuma-system"), (labels::POLICY_ROLE, "system")] {
+        for (key, value) in [
+            (labels::NAMESPACE, "kuma-system"),
+            (labels::POLICY_ROLE, "system"),
+        ] {
             policy.meta.labels.insert(key.to_owned(), value.to_owned());
         }
         policy
     };
     let producer = |mut policy: Resource| {
-        policy.meta.labels.insert(labels::POLICY_ROLE.to_owned(), "producer".to_owned());
+        policy
+            .meta
+            .labels
+            .insert(labels::POLICY_ROLE.to_owned(), "producer".to_owned());
         policy
     };
     for (name, _) in files(folder, ".policies.yaml") {
         let policies = load_all(&folder.join(format!("{name}.policies.yaml")));
-        let dataplane = load(&one_document(&folder.join(format!("{name}.dataplane.yaml"))));
+        let dataplane = load(&one_document(
+            &folder.join(format!("{name}.dataplane.yaml")),
+        ));
         for (variant, path) in files(&folder.join(&name), ".golden.yaml") {
             let on_zone = variant.ends_with("-on-zone");
             let zone_is_kubernetes = variant.contains("zone-k8s") || variant == "k8s-zone";
-            let to = |kubernetes: bool| if kubernetes { Sent::Kubernetes } else { Sent::Universal };
+            let to = |kubernetes: bool| {
+                if kubernetes {
+                    Sent::Kubernetes
+                } else {
+                    Sent::Universal
+                }
+            };
             let of = |policy: &Resource| match variant.as_str() {
                 "k8s-zone" => place(policy, Made::ZoneKubernetes, Sent::Nowhere),
                 "uni-zone" => place(policy, Made::ZoneUniversal, Sent::Nowhere),
@@ -356,7 +430,11 @@ fn dataplane_kind(folder: &Path, tally: &mut Tally) {
                     } else {
                         Made::GlobalUniversal
                     };
-                    let sent = if on_zone { to(zone_is_kubernetes) } else { Sent::Nowhere };
+                    let sent = if on_zone {
+                        to(zone_is_kubernetes)
+                    } else {
+                        Sent::Nowhere
+                    };
                     system(place(policy, made, sent))
                 }
             };
@@ -376,8 +454,16 @@ fn dataplane_kind(folder: &Path, tally: &mut Tally) {
 /// Merges the policies of a case that are meant to be matched already.
 fn merge_matched(resources: &[Resource]) -> (Kind, KindPolicies) {
     let policies = Policies::new(resources);
-    let inbound = InboundKey { address: "1.1.1.1".into(), port: 80 };
-    let meant = |policy: &&Arc<Policy>| policy.resource.display_name().starts_with("matched-for-rules-");
+    let inbound = InboundKey {
+        address: "1.1.1.1".into(),
+        port: 80,
+    };
+    let meant = |policy: &&Arc<Policy>| {
+        policy
+            .resource
+            .display_name()
+            .starts_with("matched-for-rules-")
+    };
     let kind = resources
         .iter()
         .find(|resource| resource.display_name().starts_with("matched-for-rules-"))
@@ -386,19 +472,28 @@ fn merge_matched(resources: &[Resource]) -> (Kind, KindPolicies) {
     let matched: Vec<Arc<Policy>> = policies.of_kind(kind).filter(meant).cloned().collect();
     let per_inbound = BTreeMap::from([(inbound, matched.clone())]);
     let targets = Targets::new("mesh-1", resources);
-    (kind, KindPolicies::merged(kind, matched, per_inbound, &policies, &targets))
+    (
+        kind,
+        KindPolicies::merged(kind, matched, per_inbound, &policies, &targets),
+    )
 }
 
 #[test]
 fn rules_pass_the_known_cases() {
-    let Some(root) = suite("policy-rules") else { return };
+    let Some(root) = suite("policy-rules") else {
+        return;
+    };
     let mut tally = Tally::default();
     let inbound = root.join("inbound/testdata/inboundrules");
     for (name, path) in files(&inbound, ".input.yaml") {
         let (_, said) = merge_matched(&load_all(&path));
         let rules: Vec<Value> = said.inbound.values().flatten().map(inbound_rule).collect();
         let want = one_document(&inbound.join(format!("{name}.golden.yaml")));
-        tally.check(&format!("inbound/{name}"), &json!({ "rules": rules }), &want);
+        tally.check(
+            &format!("inbound/{name}"),
+            &json!({ "rules": rules }),
+            &want,
+        );
     }
     let outbound = root.join("outbound/testdata/resourcerules");
     for (name, path) in files(&outbound, ".input.yaml") {
@@ -416,8 +511,10 @@ fn rules_pass_the_known_cases() {
                 to if to.ends_with("k8s") => Sent::Kubernetes,
                 _ => Sent::Universal,
             };
-            let placed: Vec<Resource> =
-                resources.iter().map(|resource| place(resource, made, sent)).collect();
+            let placed: Vec<Resource> = resources
+                .iter()
+                .map(|resource| place(resource, made, sent))
+                .collect();
             let (_, said) = merge_matched(&placed);
             let label = format!("outbound/{name}/{variant}");
             tally.check(&label, &to_rules(&said, &placed), &one_document(&path));
@@ -437,7 +534,10 @@ fn a_section_is_selected_by_name_or_number() {
             .zip([8080, 8081])
             .map(|(section, port)| Inbound {
                 section: (*section).into(),
-                key: InboundKey { address: "10.0.0.1".into(), port },
+                key: InboundKey {
+                    address: "10.0.0.1".into(),
+                    port,
+                },
             })
             .collect(),
         delegated_gateway: false,
@@ -453,8 +553,12 @@ fn a_section_is_selected_by_name_or_number() {
         let policies = Policies::new([&policy]);
         let targets = Targets::new("default", []);
         let said = DataplanePolicies::new(&policies, &targets, &subject, false);
-        let ports: Vec<u16> =
-            said.kind(Kind::MeshTimeout).inbound.keys().map(|key| key.port).collect();
+        let ports: Vec<u16> = said
+            .kind(Kind::MeshTimeout)
+            .inbound
+            .keys()
+            .map(|key| key.port)
+            .collect();
         assert_eq!(ports, want, "{section}");
     };
     check("http", &[8080]);
