@@ -4,7 +4,9 @@
 //! Batch ──commit──▶ kept durably ──▶ Snapshot (revision n+1) ──▶ every Watch: (what you saw, what is now)
 //! ```
 //!
-//! Start at [`Store`] and [`Snapshot`]. Backends: [`MemoryStore`] (tests), [`RedbStore`] (one file; the default).
+//! Start at [`Store`] and [`Snapshot`]. Backends: [`MemoryStore`] (tests), [`RedbStore`] (one file; the default), and
+//! with feature `etcd` one over etcd that several control planes share (building it needs `protoc`; on Debian
+//! `apt-get install protobuf-compiler`).
 //!
 //! Always true: a snapshot never changes and is published only after it is durable; a commit is one revision and all
 //! or nothing; a commit that changes nothing makes no revision; what a watch hands out is the difference between two
@@ -14,6 +16,8 @@
 
 mod batch;
 mod error;
+#[cfg(feature = "etcd")]
+mod etcd;
 mod file;
 mod memory;
 mod plan;
@@ -29,6 +33,8 @@ use jiff::Timestamp;
 
 pub use batch::{Batch, Committed, Expect, Op, Outcome};
 pub use error::{ConflictReason, StoreError};
+#[cfg(feature = "etcd")]
+pub use etcd::{EtcdOptions, EtcdStore, Mirror};
 pub use file::{FileOptions, RedbStore};
 pub use memory::MemoryStore;
 pub use revision::{Epoch, Revision};

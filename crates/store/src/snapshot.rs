@@ -227,6 +227,22 @@ impl Snapshot {
         stored
     }
 
+    /// The same content, in the allocations of `other` where `other` has the same resource: so that only true changes
+    /// differ.
+    #[cfg(feature = "etcd")]
+    pub(crate) fn sharing_with(mut self, other: &Self) -> Self {
+        for kind in Kind::ALL {
+            let same: Vec<(Key, Slot)> = other
+                .map(*kind)
+                .iter()
+                .filter(|(key, slot)| self.get(key) == Some(&slot.0))
+                .map(|(key, slot)| (key.clone(), slot.clone()))
+                .collect();
+            self.map_mut(*kind).extend(same);
+        }
+        self
+    }
+
     pub(crate) fn take(&mut self, key: &Key) -> Option<Arc<Stored>> {
         let before = self.map_mut(key.kind).remove(key);
         let stored = before.as_ref().map(|slot| Arc::clone(&slot.0));

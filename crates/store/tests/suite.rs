@@ -51,7 +51,9 @@ macro_rules! suite {
                         prefix: format!("/zonal-test/{}/{}/", std::process::id(), stringify!($case)),
                         ..zonal_store::EtcdOptions::default()
                     };
-                    let store = zonal_store::EtcdStore::connect(options, super::clock()).await.unwrap();
+                    let (store, mirror) =
+                        zonal_store::EtcdStore::connect(options, super::clock()).await.unwrap();
+                    tokio::spawn(mirror.run());
                     super::cases::$case(std::sync::Arc::new(store)).await;
                 }
             )*

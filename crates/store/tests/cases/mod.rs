@@ -264,13 +264,13 @@ pub(crate) async fn removes_what_is_owned(store: Shared) {
         .commit(Batch::new().remove(dataplane.clone()))
         .await
         .unwrap();
-    assert_eq!(committed.cascaded, [insight.clone()]);
+    assert_eq!(committed.cascaded, std::slice::from_ref(&insight));
     assert!(store.snapshot().get(&insight).is_none());
     let committed = store
         .commit(Batch::new().remove(identity.clone()))
         .await
         .unwrap();
-    assert_eq!(committed.cascaded, [secret.key.clone()]);
+    assert_eq!(committed.cascaded, std::slice::from_ref(&secret.key));
 
     store.commit(fill()).await.unwrap();
     let before = store.snapshot();
