@@ -266,3 +266,39 @@ async fn taken_port_says_how_to_find_its_owner() {
         "{error}"
     );
 }
+
+#[tokio::test]
+async fn dialer_reaches_both_kinds_of_ports() {
+    let dir = tempfile::tempdir().unwrap();
+    let identity = ServerIdentity::load_or_create(dir.path(), &[], RealClock.wall()).unwrap();
+    let secure = start(
+        Some(identity.server_config().unwrap()),
+        router(),
+        Limits::default(),
+    )
+    .await;
+    let plain = start(None, router(), Limits::default()).await;
+    let dialer = net::Dialer::new(&Trust::Authorities(identity.chain_pem().to_string())).unwrap();
+    for (address, want) in [
+        (
+            format!("grpcs://localhost:{}", secure.addr.port()),
+            "tls=true loopback=true",
+        ),
+        (
+            format!("https://127.0.0.1:{}", secure.addr.port()),
+            "tls=true loopback=true",
+        ),
+        (format!("http://{}", plain.addr), "tls=false loopback=true"),
+    ] {
+        let stream = dialer.connect(&address.parse().unwrap()).await.unwrap();
+        assert_eq!(get_http2(stream).await, want, "{address}");
+    }
+    let error = dialer
+        .connect(&"ftp://x".parse().unwrap())
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("cannot dial `ftp://x/`"), "{error}");
+    secure.finish().await;
+    plain.finish().await;
+}

@@ -7,6 +7,7 @@
 //!
 //! Start at [`serve`]. tonic services are merged into the router with `tonic::service::Routes::into_axum_router`.
 
+mod dial;
 mod serve;
 
 use std::net::SocketAddr;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 
 use tokio::net::TcpListener;
 
+pub use dial::{Dialer, Stream};
 pub use serve::{Limits, ServeError, serve, serve_counted};
 
 /// Who is on the other end of the connection a request came on. Every handler finds it in the request's
