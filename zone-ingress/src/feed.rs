@@ -98,12 +98,12 @@ impl Feed {
         let mut touched = BTreeSet::new();
         for (source, version, routes) in resources {
             if self.interesting(source.0) && self.conflict(&source, &routes).is_none() {
-                self.keep(source, version, routes, &mut touched);
+                self.keep(&source, version, routes, &mut touched);
             }
         }
         for (cluster, source, version, placed) in assignments {
             if source == Type::Cluster || self.uses.contains_key(&cluster) {
-                self.assign(cluster, source, Some(version), placed);
+                self.assign(&cluster, source, Some(version), placed);
             }
         }
         self.settle(touched);
@@ -239,7 +239,7 @@ impl Feed {
                 Told::Routes(routes) => routes,
                 Told::Endpoints(placed) => {
                     self.assign(
-                        source.1.as_str().into(),
+                        &source.1.as_str().into(),
                         kind,
                         Some(version.clone()),
                         placed,
@@ -249,7 +249,7 @@ impl Feed {
                 Told::Nothing => Vec::new(),
             };
             match self.conflict(&source, &routes) {
-                None => self.keep(source, version, routes, &mut touched),
+                None => self.keep(&source, version, routes, &mut touched),
                 Some(reason) => {
                     refused.push(Refused {
                         name: source.1.clone(),
@@ -266,19 +266,24 @@ impl Feed {
         for (name, version, what) in told {
             // Late answers to what is not wanted any more are not kept.
             if let (Told::Endpoints(placed), true) = (what, self.uses.contains_key(name.as_str())) {
-                self.assign(name.as_str().into(), Type::Endpoints, Some(version), placed);
+                self.assign(
+                    &name.as_str().into(),
+                    Type::Endpoints,
+                    Some(version),
+                    placed,
+                );
             }
         }
         for name in removals {
             if self.uses.contains_key(name.as_str()) {
-                self.assign(name.as_str().into(), Type::Endpoints, None, Vec::new());
+                self.assign(&name.as_str().into(), Type::Endpoints, None, Vec::new());
             }
         }
     }
 
     fn assign(
         &mut self,
-        cluster: Arc<str>,
+        cluster: &Arc<str>,
         source: Type,
         version: Option<Version>,
         placed: Vec<Placed>,
@@ -286,7 +291,7 @@ impl Feed {
         let endpoints = Arc::new(Endpoints::new(placed, &self.loads));
         self.table
             .clusters
-            .insert(Arc::clone(&cluster), Arc::clone(&endpoints));
+            .insert(Arc::clone(cluster), Arc::clone(&endpoints));
         let assignment = Assignment {
             source,
             version,
@@ -294,8 +299,8 @@ impl Feed {
         };
         self.saved
             .assignments
-            .insert(Arc::clone(&cluster), assignment);
-        if let Some(waiting) = self.waiting.remove(&cluster) {
+            .insert(Arc::clone(cluster), assignment);
+        if let Some(waiting) = self.waiting.remove(cluster) {
             self.settle(waiting);
         }
     }
@@ -315,7 +320,7 @@ impl Feed {
 
     fn keep(
         &mut self,
-        source: Source,
+        source: &Source,
         version: Version,
         routes: Vec<Route>,
         touched: &mut BTreeSet<Sni>,
@@ -325,7 +330,7 @@ impl Feed {
         self.saved
             .resources
             .insert(source.clone(), Arc::new(resource));
-        self.reclaim(&source, touched);
+        self.reclaim(source, touched);
     }
 
     /// Makes the resource's routes wanted.

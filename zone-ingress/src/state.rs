@@ -163,7 +163,7 @@ fn put_aside(path: &Path) {
     match std::fs::rename(path, &aside) {
         Ok(()) => warn!(file = %aside.display(), "the state file was put aside"),
         Err(error) => {
-            warn!(file = %path.display(), %error, "the state file could not be put aside")
+            warn!(file = %path.display(), %error, "the state file could not be put aside");
         }
     }
 }

@@ -167,7 +167,7 @@ fn socket_address(address: Option<Address>) -> Result<SocketAddr, String> {
     let ip: IpAddr = socket
         .address
         .parse()
-        .map_err(|_| format!("address: `{}` is not an IP address", socket.address))?;
+        .map_err(|_not_ip| format!("address: `{}` is not an IP address", socket.address))?;
     let Some(PortSpecifier::PortValue(port)) = socket.port_specifier else {
         return Err("port_value: is missing".to_owned());
     };
@@ -247,9 +247,11 @@ fn chain_routes(chain: FilterChain) -> Result<Vec<Route>, String> {
     };
     let cluster = required("filters: tcp_proxy.cluster", cluster)?;
     let idle_timeout = match proxy.idle_timeout {
-        Some(wait) => Some(Duration::try_from(wait).map_err(|_| "idle_timeout: is negative")?)
+        Some(wait) => {
+            Some(Duration::try_from(wait).map_err(|_negative| "idle_timeout: is negative")?)
             // Zero turns it off, as in Envoy.
-            .map(|wait| if wait.is_zero() { FOREVER } else { wait }),
+            .map(|wait| if wait.is_zero() { FOREVER } else { wait })
+        }
         None => None,
     };
     names

@@ -9,7 +9,9 @@
     reason = "a test may fail loudly"
 )]
 
+mod control;
 mod data_path;
 mod drain;
+mod fake_control_plane;
 mod harness;
 mod hostile;
