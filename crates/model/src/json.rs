@@ -111,7 +111,10 @@ mod tests {
             #[expect(dead_code, reason = "only its type matters here")]
             ports: Vec<u16>,
         }
-        let error = Json::parse(r#"{"ports":[80,"x"]}"#).unwrap().typed::<Spec>().unwrap_err();
+        let error = Json::parse(r#"{"ports":[80,"x"]}"#)
+            .unwrap()
+            .typed::<Spec>()
+            .unwrap_err();
         assert_eq!(error.path().to_string(), "ports[1]");
     }
 }

@@ -287,7 +287,11 @@ impl Kind {
     /// The kind whose REST collection has this path part; knows the alias `global-secrets`.
     #[must_use]
     pub fn by_path(path: &str) -> Option<Self> {
-        let path = if path == "global-secrets" { "globalsecrets" } else { path };
+        let path = if path == "global-secrets" {
+            "globalsecrets"
+        } else {
+            path
+        };
         Self::ALL
             .iter()
             .copied()
@@ -297,7 +301,10 @@ impl Kind {
     /// The kind with this KRI short name.
     #[must_use]
     pub fn by_short(short: &str) -> Option<Self> {
-        Self::ALL.iter().copied().find(|kind| kind.descriptor().short == Some(short))
+        Self::ALL
+            .iter()
+            .copied()
+            .find(|kind| kind.descriptor().short == Some(short))
     }
 
     /// The record of what a proxy or zone of this kind reported, where there is one.
@@ -349,8 +356,14 @@ mod tests {
 
     #[test]
     fn a_zone_takes_29_kinds_and_global_takes_26() {
-        let down = Kind::ALL.iter().filter(|k| k.descriptor().goes_down()).count();
-        let up = Kind::ALL.iter().filter(|k| k.descriptor().goes_up()).count();
+        let down = Kind::ALL
+            .iter()
+            .filter(|k| k.descriptor().goes_down())
+            .count();
+        let up = Kind::ALL
+            .iter()
+            .filter(|k| k.descriptor().goes_up())
+            .count();
         assert_eq!((down, up), (29, 26));
     }
 
@@ -360,7 +373,11 @@ mod tests {
         for kind in Kind::ALL {
             let d = kind.descriptor();
             assert!(seen.insert(d.name.to_owned()), "{}", d.name);
-            assert!(d.path.is_empty() || seen.insert(format!("/{}", d.path)), "{}", d.path);
+            assert!(
+                d.path.is_empty() || seen.insert(format!("/{}", d.path)),
+                "{}",
+                d.path
+            );
             if let Some(short) = d.short {
                 assert!(seen.insert(format!("short {short}")), "{short}");
             }

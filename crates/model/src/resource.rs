@@ -5,9 +5,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use serde::de::DeserializeOwned;
 
 use crate::json::Json;
-use crate::kind::{Kind, Scope};
+use crate::kind::{Kind, Mode, Scope};
 use crate::labels;
 
 /// Labels by key, ordered.
@@ -31,7 +32,11 @@ impl Key {
             Scope::Mesh => mesh.as_ref(),
             Scope::Global => "",
         };
-        Self { kind, mesh: mesh.into(), name: name.as_ref().into() }
+        Self {
+            kind,
+            mesh: mesh.into(),
+            name: name.as_ref().into(),
+        }
     }
 
     /// A key of a kind of global scope.
@@ -87,11 +92,31 @@ pub struct Resource {
     pub owner: Option<Key>,
 }
 
+/// A spec or status that does not have the shape of the type it was read as.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{key}: {part} at `{path}`: {message}")]
+pub struct SpecError {
+    /// Whose.
+    pub key: Key,
+    /// `spec` or `status`.
+    pub part: &'static str,
+    /// The member.
+    pub path: String,
+    /// What is wrong with it.
+    pub message: String,
+}
+
 impl Resource {
     /// A resource without labels, status and owner.
     #[must_use]
     pub fn new(key: Key, spec: Json) -> Self {
-        Self { key, meta: Meta::default(), spec, status: None, owner: None }
+        Self {
+            key,
+            meta: Meta::default(),
+            spec,
+            status: None,
+            owner: None,
+        }
     }
 
     /// The label's value.
@@ -107,6 +132,40 @@ impl Resource {
             Some(name) if !name.is_empty() => name,
             _ => &self.key.name,
         }
+    }
+
+    /// Reads the spec as a type of [`specs`](crate::specs).
+    ///
+    /// # Errors
+    /// The spec does not have the type's shape, e.g. because a peer of another version sent it.
+    pub fn spec_as<T: DeserializeOwned>(&self) -> Result<T, SpecError> {
+        self.read(&self.spec, "spec")
+    }
+
+    /// Reads the status as a type of [`specs`](crate::specs); the type's default where there is none.
+    ///
+    /// # Errors
+    /// The status does not have the type's shape.
+    pub fn status_as<T: DeserializeOwned + Default>(&self) -> Result<T, SpecError> {
+        self.status
+            .as_ref()
+            .map_or_else(|| Ok(T::default()), |status| self.read(status, "status"))
+    }
+
+    fn read<T: DeserializeOwned>(&self, json: &Json, part: &'static str) -> Result<T, SpecError> {
+        json.typed().map_err(|error| SpecError {
+            key: self.key.clone(),
+            part,
+            path: error.path().to_string(),
+            message: error.inner().to_string(),
+        })
+    }
+
+    /// Whether it originates at a control plane of this mode: it has no origin label, or the label says so.
+    #[must_use]
+    pub fn is_local(&self, mode: Mode) -> bool {
+        self.label(labels::ORIGIN)
+            .is_none_or(|origin| origin == mode.origin())
     }
 
     /// The zone in which it originated, as its label says.

@@ -34,7 +34,10 @@ impl Violations {
 
     /// Adds one.
     pub fn add(&mut self, field: impl Into<String>, message: impl Into<String>) {
-        self.0.push(Violation { field: field.into(), message: message.into() });
+        self.0.push(Violation {
+            field: field.into(),
+            message: message.into(),
+        });
     }
 
     /// Adds all of `other` in order.
