@@ -8,13 +8,16 @@
     reason = "a test"
 )]
 
+mod support;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
+use support::load;
 use zonal_model::names::hashed_name;
-use zonal_model::{Form, GoDuration, Json, Key, Kind, Kri, Resource, labels, yaml};
+use zonal_model::{GoDuration, Kind, Kri, Resource, labels, yaml};
 use zonal_policy::{
     DataplanePolicies, Inbound, InboundKey, InboundRule, KindPolicies, Origin, Policies, Policy,
     Subject, Targets,
@@ -84,32 +87,6 @@ fn documents(path: &Path) -> Vec<Value> {
 
 fn one_document(path: &Path) -> Value {
     documents(path).into_iter().next().unwrap_or(Value::Null)
-}
-
-fn load(value: &Value) -> Resource {
-    let text = |member: &str| value[member].as_str().unwrap_or_default();
-    let kind: Kind = text("type").parse().unwrap();
-    let spec = match kind.descriptor().form {
-        Form::Plugin => value.get("spec").cloned().unwrap_or_else(|| json!({})),
-        Form::Legacy => {
-            let mut members = value.as_object().unwrap().clone();
-            for meta in ["type", "mesh", "name", "labels"] {
-                members.remove(meta);
-            }
-            Value::Object(members)
-        }
-    };
-    let mut resource = Resource::new(
-        Key::new(kind, text("mesh"), text("name")),
-        Json::from_value(&spec),
-    );
-    for (key, value) in value["labels"].as_object().into_iter().flatten() {
-        resource
-            .meta
-            .labels
-            .insert(key.clone(), value.as_str().unwrap().to_owned());
-    }
-    resource
 }
 
 fn load_all(path: &Path) -> Vec<Resource> {
