@@ -138,12 +138,6 @@ impl<'a> Node<'a> {
         }
     }
 
-    pub(crate) fn must_be_positive_duration(&self, violations: &mut Violations) {
-        if self.duration().is_none_or(|duration| duration.nanos() <= 0) {
-            self.report(violations, "must be defined and greater than zero");
-        }
-    }
-
     pub(crate) fn must_be_above_zero_when_set(&self, violations: &mut Violations) {
         if self.is_set() && self.number() <= 0.0 {
             self.report(violations, "must be greater than 0");

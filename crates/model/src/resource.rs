@@ -92,6 +92,11 @@ pub struct Resource {
     pub owner: Option<Key>,
 }
 
+/// Positions in our own canonical text mean nothing to anybody.
+fn without_position(message: &str) -> &str {
+    message.rsplit_once(" at line ").map_or(message, |(sentence, _)| sentence)
+}
+
 /// A spec or status that does not have the shape of the type it was read as.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{key}: {part} at `{path}`: {message}")]
@@ -157,7 +162,7 @@ impl Resource {
             key: self.key.clone(),
             part,
             path: error.path().to_string(),
-            message: error.inner().to_string(),
+            message: without_position(&error.inner().to_string()).to_owned(),
         })
     }
 

@@ -31,6 +31,7 @@ pub fn documents(text: &str) -> Result<Vec<Value>, YamlError> {
             max_nodes: 1_000_000,
             max_events: 4_000_000,
         },
+        alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: 50_000 },
         legacy_octal_numbers: true,
         with_snippet: false,
     };
