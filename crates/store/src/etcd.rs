@@ -106,7 +106,8 @@ impl EtcdStore {
         let watcher = Client::connect(&options.endpoints, Some(watching))
             .await
             .map_err(|error| write_error(&options, &error.to_string()))?;
-        let (mirror, published) = Mirror::start(client.clone(), watcher, options.clone()).await?;
+        let (mirror, published) =
+            Box::pin(Mirror::start(client.clone(), watcher, options.clone())).await?;
         let store = Self {
             client,
             options,
