@@ -47,8 +47,10 @@ pub struct InboundRule {
 /// What is said about one destination.
 #[derive(Clone, Debug)]
 pub struct ToRule {
-    /// The destination: the mesh, a service, one port of a service, or a route.
+    /// The destination: the mesh, a service, one port of a service, or a route. A port is written by its name.
     pub kri: Kri,
+    /// The number of the port, where it is about one.
+    pub port: Option<u16>,
     /// The merged conf.
     pub conf: Value,
     /// Who contributed, lowest precedence first.
@@ -115,7 +117,7 @@ impl KindPolicies {
     /// The rule of a destination: its own, else its service's, else the mesh's. The first found holds alone, since
     /// every rule contains what is said more generally.
     ///
-    /// The section is the port's name, or its number where it has none.
+    /// The section is the port's name or number.
     #[must_use]
     pub fn nearest(&self, destination: &Kri) -> Option<&ToRule> {
         self.exact(destination)
@@ -123,13 +125,25 @@ impl KindPolicies {
     }
 
     fn exact(&self, kri: &Kri) -> Option<&ToRule> {
-        self.to.get(kri).or_else(|| {
-            if kri.section.is_empty() {
-                None
-            } else {
-                self.to.get(&kri.clone().without_section())
-            }
-        })
+        if let Some(rule) = self.to.get(kri) {
+            return Some(rule);
+        }
+        if kri.section.is_empty() {
+            return None;
+        }
+        let whole = kri.clone().without_section();
+        let number: Option<u16> = kri.section.parse().ok();
+        let of_number = || {
+            let number = number?;
+            self.to
+                .range(&whole..)
+                .map(|(_, rule)| rule)
+                .take_while(|rule| rule.kri.name == whole.name && rule.kri.zone == whole.zone)
+                .find(|rule| {
+                    rule.port == Some(number) && rule.kri.clone().without_section() == whole
+                })
+        };
+        of_number().or_else(|| self.to.get(&whole))
     }
 
     /// The rules of one inbound.
@@ -489,12 +503,16 @@ fn to_rules(
                 .into_iter()
                 .filter_map(|index| entries.get(index))
                 .collect();
-            (kri.clone(), to_rule(kind, kri, &relevant))
+            let port = targets
+                .get(&kri)
+                .and_then(|target| target.port(&kri.section));
+            let port = port.map(|port| port.number);
+            (kri.clone(), to_rule(kind, kri, port, &relevant))
         })
         .collect()
 }
 
-fn to_rule(kind: Kind, kri: Kri, entries: &[&Entry<'_>]) -> ToRule {
+fn to_rule(kind: Kind, kri: Kri, port: Option<u16>, entries: &[&Entry<'_>]) -> ToRule {
     let mut origins: Vec<Origin> = Vec::new();
     let mut origin_by_matches = BTreeMap::new();
     for entry in entries {
@@ -511,6 +529,7 @@ fn to_rule(kind: Kind, kri: Kri, entries: &[&Entry<'_>]) -> ToRule {
     let conf = merge(kind, entries.iter().map(|entry| entry.conf));
     ToRule {
         kri,
+        port,
         conf,
         origins,
         origin_by_matches,

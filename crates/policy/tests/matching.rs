@@ -107,6 +107,7 @@ fn the_most_precise_rule_holds_for_a_destination() {
         assert_eq!(conf.idle_timeout, Some(Duration::from_secs(want)), "{kri}");
     };
     check("kri_msvc_default_east__api_http", 3);
+    check("kri_msvc_default_east__api_80", 3);
     check("kri_msvc_default_east__api_81", 2);
     check("kri_msvc_default_east__api_", 2);
     check("kri_msvc_default_east__web_http", 1);
