@@ -94,7 +94,9 @@ pub struct Resource {
 
 /// Positions in our own canonical text mean nothing to anybody.
 fn without_position(message: &str) -> &str {
-    message.rsplit_once(" at line ").map_or(message, |(sentence, _)| sentence)
+    message
+        .rsplit_once(" at line ")
+        .map_or(message, |(sentence, _)| sentence)
 }
 
 /// A spec or status that does not have the shape of the type it was read as.
