@@ -2,12 +2,26 @@
 
 use bytes::Bytes;
 
+use zonal_model::Kind;
+
 use crate::cache::Cache;
 use crate::encoded::{Encoded, Generated, type_url};
 use crate::envoy::tls;
 use crate::names;
 use crate::view::{ProxyView, TrustDomain};
 use crate::{admin, egress, inbound, ingress, outbound, transparent};
+
+/// The policies that change configuration.
+const SUPPORTED: [Kind; 8] = [
+    Kind::MeshHTTPRoute,
+    Kind::MeshTCPRoute,
+    Kind::MeshTLS,
+    Kind::MeshLoadBalancingStrategy,
+    Kind::MeshTimeout,
+    Kind::MeshTrafficPermission,
+    Kind::MeshCircuitBreaker,
+    Kind::MeshRetry,
+];
 
 /// Everything an Envoy should hold, except the certificate of its identity.
 #[must_use]
@@ -19,10 +33,26 @@ pub fn generate(view: &ProxyView<'_>, cache: &Cache) -> Generated {
     ingress::generate(view, cache, &mut out);
     egress::generate(view, &mut out);
     outbound::generate(view, cache, &mut out);
+    name_unsupported(view, &mut out);
     if !view.trust.is_empty() {
         out.put(type_url::SECRET, names::TRUST_BUNDLE, cache.get_or_build("trust", &view.trust, || trust_secret(view.trust)));
     }
     out
+}
+
+/// Says which policies touch the proxy without having an effect yet.
+fn name_unsupported(view: &ProxyView<'_>, out: &mut Generated) {
+    for (kind, said) in view.policies.kinds() {
+        if SUPPORTED.contains(&kind) {
+            continue;
+        }
+        for policy in &said.matched {
+            out.problem(
+                policy.kri.to_string(),
+                format!("{kind} is matched and merged, but has no effect on proxies in this version"),
+            );
+        }
+    }
 }
 
 /// Everything a zone ingress of ours should hold: a route per server name, and hosts.

@@ -9,6 +9,7 @@ use zonal_catalogue::Protocol;
 use zonal_model::Kind;
 use zonal_policy::InboundKey;
 
+use crate::callers::CallerTimeouts;
 use crate::confs::{PermissionRule, Permissions, Timeouts};
 use crate::dataplane::Inbound;
 use crate::encoded::{Encoded, Generated, type_url};
@@ -187,9 +188,15 @@ fn filters(
             .chain([proxy])
             .collect();
     }
-    let mut configuration = routes::configuration(name, name, vec![route(name, timeouts)]);
+    let key = InboundKey { address: inbound.address.as_str().into(), port: inbound.port };
+    // Without TLS nobody knows who calls.
+    let callers = match permissions {
+        Some(_) => CallerTimeouts::of(view.policies.kind(Kind::MeshTimeout).inbound_rules(&key)),
+        None => CallerTimeouts::default(),
+    };
+    let mut configuration = routes::configuration(name, name, callers.routes(&route(name, timeouts)));
     configuration.request_headers_to_remove.push(INTERNAL_HEADER.to_owned());
-    vec![http::manager(Manager {
+    let manager = http::manager(Manager {
         stat: name.to_owned(),
         side: Side::Inbound,
         filters: permissions.map(rbac::http_filter).into_iter().collect(),
@@ -197,7 +204,8 @@ fn filters(
         routes: configuration,
         internal: internal_ranges(view.node.ipv6_enabled),
         request_headers_timeout: timeouts.request_headers,
-    })]
+    });
+    callers.filter().into_iter().chain([manager]).collect()
 }
 
 fn route(cluster: &str, timeouts: &Timeouts) -> Route {

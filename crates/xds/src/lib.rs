@@ -23,6 +23,7 @@ mod admin;
 mod balance;
 pub mod bootstrap;
 mod cache;
+mod callers;
 mod confs;
 mod dataplane;
 mod egress;

@@ -15,23 +15,23 @@ const SOCKET_MATCH: &str = "envoy.transport_socket_match";
 
 /// One address of a destination, as a caller sees it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Host {
+pub(crate) struct Host {
     /// IP address, or a host name in a cluster that looks names up.
-    pub address: String,
+    pub(crate) address: String,
     /// TCP port.
-    pub port: u16,
+    pub(crate) port: u16,
     /// The zone it is in; `None` means that no locality is written.
-    pub zone: Option<String>,
+    pub(crate) zone: Option<String>,
     /// Finer than the zone, where a policy groups by it.
-    pub sub_zone: Option<String>,
+    pub(crate) sub_zone: Option<String>,
     /// 0 is tried first.
-    pub priority: u32,
+    pub(crate) priority: u32,
     /// Share among the hosts of its locality.
-    pub weight: u32,
+    pub(crate) weight: u32,
     /// Share of the locality; the first host of a locality decides.
-    pub locality_weight: Option<u32>,
+    pub(crate) locality_weight: Option<u32>,
     /// What load balancing and transport-socket matching may look at.
-    pub tags: BTreeMap<String, String>,
+    pub(crate) tags: BTreeMap<String, String>,
 }
 
 /// Groups hosts by locality and priority.
