@@ -1,160 +1,21 @@
 //! All policies of one proxy, matched and merged.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use zonal_model::{Kind, Kri};
 
+use crate::build::{inbound_rules, proxy_rule, sort, to_rules};
 use crate::conf::{
-    CircuitBreakerConf, HttpRouteConf, Match, PermissionConf, RetryConf, SpiffeMatchKind,
-    TcpRouteConf, TimeoutConf,
+    CircuitBreakerConf, HttpRouteConf, PermissionConf, RetryConf, TcpRouteConf, TimeoutConf,
 };
-use crate::merge::{merge, rules_of};
-use crate::order::{compare_entries, compare_policies};
-use crate::policy::{Policies, Policy, TargetRef, ToEntry};
-use crate::routes::matches_hash;
+use crate::merge::merge;
+use crate::policy::{Policies, Policy};
+use crate::rules::{KindPolicies, ToRule};
 use crate::subject::{InboundKey, Subject};
-use crate::targets::{Targets, mesh_kri};
-
-/// A policy and the index of the item in its list that contributed.
-#[derive(Clone, Debug)]
-pub struct Origin {
-    /// The policy.
-    pub policy: Arc<Policy>,
-    /// The index in its `to` or `rules`; 0 for a policy that is proxy-wide.
-    pub index: usize,
-}
-
-impl PartialEq for Origin {
-    fn eq(&self, other: &Self) -> bool {
-        self.index == other.index && self.policy.resource.key == other.policy.resource.key
-    }
-}
-
-/// One rule of an inbound; rules are not merged with each other.
-#[derive(Clone, Debug)]
-pub struct InboundRule {
-    /// What it is about; `None` for everything.
-    pub matches: Option<Match>,
-    /// What it says.
-    pub conf: Arc<Value>,
-    /// Who says it.
-    pub origin: Origin,
-}
-
-/// What is said about one destination.
-#[derive(Clone, Debug)]
-pub struct ToRule {
-    /// The destination: the mesh, a service, one port of a service, or a route. A port is written by its name.
-    pub kri: Kri,
-    /// The number of the port, where it is about one.
-    pub port: Option<u16>,
-    /// The merged conf.
-    pub conf: Value,
-    /// Who contributed, lowest precedence first.
-    pub origins: Vec<Origin>,
-    /// MeshHTTPRoute only: who has the last word about requests that match exactly so, by [`matches_hash`].
-    pub origin_by_matches: BTreeMap<Arc<str>, Origin>,
-}
-
-/// What is said about the whole proxy.
-#[derive(Clone, Debug)]
-pub struct ProxyRule {
-    /// The merged conf.
-    pub conf: Value,
-    /// Who contributed, lowest precedence first.
-    pub origins: Vec<Origin>,
-}
-
-/// What the policies of one kind say to one proxy.
-#[derive(Clone, Debug, Default)]
-pub struct KindPolicies {
-    /// The policies that touch the proxy, lowest precedence first.
-    pub matched: Vec<Arc<Policy>>,
-    /// The rules of each inbound and zone proxy listener that has some.
-    pub inbound: BTreeMap<InboundKey, Vec<InboundRule>>,
-    /// The rules of the destinations that some `to` names; others fall back, see [`KindPolicies::nearest`].
-    pub to: BTreeMap<Kri, ToRule>,
-    /// For the kinds that have one conf for the whole proxy.
-    pub proxy: Option<ProxyRule>,
-    /// What could not be resolved.
-    pub warnings: Vec<String>,
-}
-
-impl KindPolicies {
-    /// Merges policies of one kind that are known to touch a proxy, and each of its inbounds.
-    #[must_use]
-    pub fn merged(
-        kind: Kind,
-        mut matched: Vec<Arc<Policy>>,
-        per_inbound: BTreeMap<InboundKey, Vec<Arc<Policy>>>,
-        policies: &Policies,
-        targets: &Targets,
-    ) -> Self {
-        sort(&mut matched);
-        let mut merged = Self::default();
-        if let Some(traits) = kind.descriptor().policy {
-            if traits.rules {
-                merged.inbound = per_inbound
-                    .into_iter()
-                    .map(|(inbound, policies)| (inbound, inbound_rules(policies)))
-                    .filter(|(_, rules)| !rules.is_empty())
-                    .collect();
-            }
-            if traits.to {
-                merged.to = to_rules(kind, &matched, policies, targets);
-            }
-            if !traits.rules && !traits.to {
-                merged.proxy = proxy_rule(kind, &matched);
-            }
-        }
-        merged.matched = matched;
-        merged
-    }
-
-    /// The rule of a destination: its own, else its service's, else the mesh's. The first found holds alone, since
-    /// every rule contains what is said more generally.
-    ///
-    /// The section is the port's name or number.
-    #[must_use]
-    pub fn nearest(&self, destination: &Kri) -> Option<&ToRule> {
-        self.exact(destination)
-            .or_else(|| self.to.get(&mesh_kri(&destination.mesh)))
-    }
-
-    fn exact(&self, kri: &Kri) -> Option<&ToRule> {
-        if let Some(rule) = self.to.get(kri) {
-            return Some(rule);
-        }
-        if kri.section.is_empty() {
-            return None;
-        }
-        let whole = kri.clone().without_section();
-        let number: Option<u16> = kri.section.parse().ok();
-        let of_number = || {
-            let number = number?;
-            self.to
-                .range(&whole..)
-                .map(|(_, rule)| rule)
-                .take_while(|rule| rule.kri.name == whole.name && rule.kri.zone == whole.zone)
-                .find(|rule| {
-                    rule.port == Some(number) && rule.kri.clone().without_section() == whole
-                })
-        };
-        of_number().or_else(|| self.to.get(&whole))
-    }
-
-    /// The rules of one inbound.
-    #[must_use]
-    pub fn inbound_rules(&self, inbound: &InboundKey) -> &[InboundRule] {
-        self.inbound
-            .get(inbound)
-            .map(Vec::as_slice)
-            .unwrap_or_default()
-    }
-}
+use crate::targets::Targets;
 
 /// Everything that the policies of a mesh say to one proxy.
 #[derive(Clone, Debug, Default)]
@@ -162,48 +23,61 @@ pub struct DataplanePolicies {
     by_kind: BTreeMap<Kind, KindPolicies>,
 }
 
-static NOTHING: KindPolicies = KindPolicies {
-    matched: Vec::new(),
-    inbound: BTreeMap::new(),
-    to: BTreeMap::new(),
-    proxy: None,
-    warnings: Vec::new(),
-};
+static NOTHING: LazyLock<KindPolicies> = LazyLock::new(KindPolicies::default);
 
-impl DataplanePolicies {
-    /// Matches and merges everything for one proxy; shadow policies only take part when `shadow` is set.
+/// The policies of a kind that touch a proxy, by stored name.
+type MatchedNames = (Kind, Vec<Arc<str>>);
+
+/// Answers for the proxies of a mesh at one moment, and lets those that the same policies touch share what is merged.
+///
+/// Made anew for each pass over proxies; that is also what bounds the memory it shares.
+#[derive(Debug)]
+pub struct Matcher<'a> {
+    policies: &'a Policies,
+    targets: &'a Targets,
+    shadow: bool,
+    shared: Mutex<HashMap<MatchedNames, Arc<BTreeMap<Kri, ToRule>>>>,
+}
+
+impl<'a> Matcher<'a> {
+    /// Of these policies and targets; shadow policies only take part when `shadow` is set.
     #[must_use]
-    pub fn new(policies: &Policies, targets: &Targets, subject: &Subject, shadow: bool) -> Self {
+    pub fn new(policies: &'a Policies, targets: &'a Targets, shadow: bool) -> Self {
+        Self {
+            policies,
+            targets,
+            shadow,
+            shared: Mutex::default(),
+        }
+    }
+
+    /// Matches and merges everything for one proxy.
+    #[must_use]
+    pub fn answer(&self, subject: &Subject) -> DataplanePolicies {
         let mut by_kind = BTreeMap::new();
         for kind in Kind::ALL
             .iter()
             .copied()
             .filter(|kind| kind.descriptor().policy.is_some())
         {
-            let of_kind = Self::of_kind(kind, policies, targets, subject, shadow);
+            let of_kind = self.kind(kind, subject);
             if !of_kind.matched.is_empty() || !of_kind.warnings.is_empty() {
                 by_kind.insert(kind, of_kind);
             }
         }
-        Self { by_kind }
+        DataplanePolicies { by_kind }
     }
 
     /// Matches and merges the policies of one kind.
     #[must_use]
-    pub fn of_kind(
-        kind: Kind,
-        policies: &Policies,
-        targets: &Targets,
-        subject: &Subject,
-        shadow: bool,
-    ) -> KindPolicies {
+    pub fn kind(&self, kind: Kind, subject: &Subject) -> KindPolicies {
         let mut result = KindPolicies::default();
         let mut per_inbound: BTreeMap<InboundKey, Vec<Arc<Policy>>> = BTreeMap::new();
-        for policy in policies.of_kind(kind) {
-            if policy.shadow && !shadow {
+        for policy in self.policies.of_kind(kind) {
+            if policy.shadow && !self.shadow {
                 continue;
             }
-            match policy.select(policies, subject) {
+            match policy.select(self.policies, subject) {
                 Err(error) => result.warnings.push(format!(
                     "unable to resolve TargetRef on policy: mesh:{} name:{} error:\"{error}\"",
                     policy.resource.key.mesh, policy.resource.key.name
@@ -223,8 +97,59 @@ impl DataplanePolicies {
         let warnings = std::mem::take(&mut result.warnings);
         KindPolicies {
             warnings,
-            ..KindPolicies::merged(kind, result.matched, per_inbound, policies, targets)
+            ..self.merge(kind, result.matched, per_inbound)
         }
+    }
+
+    /// Merges policies of one kind that are known to touch a proxy, and each of its inbounds.
+    #[must_use]
+    pub fn merge(
+        &self,
+        kind: Kind,
+        mut matched: Vec<Arc<Policy>>,
+        per_inbound: BTreeMap<InboundKey, Vec<Arc<Policy>>>,
+    ) -> KindPolicies {
+        sort(&mut matched);
+        let mut merged = KindPolicies::default();
+        let Some(traits) = kind.descriptor().policy else {
+            return merged;
+        };
+        if traits.rules {
+            merged.inbound = per_inbound
+                .into_iter()
+                .map(|(inbound, policies)| (inbound, inbound_rules(policies)))
+                .filter(|(_, rules)| !rules.is_empty())
+                .collect();
+        }
+        if traits.to && !matched.is_empty() {
+            merged.to = self.to_rules(kind, &matched);
+        }
+        if !traits.rules && !traits.to {
+            merged.proxy = proxy_rule(kind, &matched);
+        }
+        merged.matched = matched;
+        merged
+    }
+
+    fn to_rules(&self, kind: Kind, matched: &[Arc<Policy>]) -> Arc<BTreeMap<Kri, ToRule>> {
+        let names = matched
+            .iter()
+            .map(|policy| Arc::clone(&policy.resource.key.name))
+            .collect();
+        let key = (kind, names);
+        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let rules = shared
+            .entry(key)
+            .or_insert_with(|| Arc::new(to_rules(kind, matched, self.policies, self.targets)));
+        Arc::clone(rules)
+    }
+}
+
+impl DataplanePolicies {
+    /// The answer for one proxy alone; for several ask one [`Matcher`].
+    #[must_use]
+    pub fn new(policies: &Policies, targets: &Targets, subject: &Subject, shadow: bool) -> Self {
+        Matcher::new(policies, targets, shadow).answer(subject)
     }
 
     /// What one kind says; nothing is the same as an empty answer.
@@ -344,194 +269,5 @@ impl DataplanePolicies {
         let rule = self.kind(Kind::MeshTCPRoute).nearest(destination)?;
         let conf: TcpRouteConf = serde::Deserialize::deserialize(&rule.conf).ok()?;
         Some((conf, rule))
-    }
-}
-
-/// Lowest precedence first; policies of equal precedence stay in the order of their names.
-fn sort(policies: &mut [Arc<Policy>]) {
-    policies.sort_by(|a, b| {
-        compare_policies(
-            (a.rank, a.resource.display_name()),
-            (b.rank, b.resource.display_name()),
-        )
-    });
-}
-
-/// Rules about a caller before rules about a server name before rules about everything; otherwise by precedence.
-fn inbound_rules(mut policies: Vec<Arc<Policy>>) -> Vec<InboundRule> {
-    sort(&mut policies);
-    let mut rules = Vec::new();
-    for policy in &policies {
-        for (index, entry) in policy.rules.iter().enumerate() {
-            let conf = Arc::new(entry.conf.clone());
-            let rule = |matches: Option<Match>| InboundRule {
-                matches,
-                conf: Arc::clone(&conf),
-                origin: Origin {
-                    policy: Arc::clone(policy),
-                    index,
-                },
-            };
-            if entry.matches.is_empty() {
-                rules.push(rule(None));
-            } else {
-                rules.extend(
-                    entry
-                        .matches
-                        .iter()
-                        .cloned()
-                        .map(|matches| rule(Some(matches))),
-                );
-            }
-        }
-    }
-    rules.sort_by_key(|rule| match &rule.matches {
-        None => (2, true),
-        Some(matches) => {
-            let caller = match &matches.spiffe_id {
-                Some(id) if id.kind == SpiffeMatchKind::Exact => 0,
-                Some(_) => 1,
-                None => 2,
-            };
-            (caller, matches.sni.is_none())
-        }
-    });
-    rules
-}
-
-fn proxy_rule(kind: Kind, matched: &[Arc<Policy>]) -> Option<ProxyRule> {
-    if matched.is_empty() {
-        return None;
-    }
-    Some(ProxyRule {
-        conf: merge(
-            kind,
-            matched.iter().filter_map(|policy| policy.default.as_ref()),
-        ),
-        origins: matched
-            .iter()
-            .map(|policy| Origin {
-                policy: Arc::clone(policy),
-                index: 0,
-            })
-            .collect(),
-    })
-}
-
-/// One `to` item on its way into rules.
-struct Entry<'a> {
-    target_ref: &'a TargetRef,
-    conf: &'a Value,
-    origin: Origin,
-}
-
-fn to_rules(
-    kind: Kind,
-    matched: &[Arc<Policy>],
-    policies: &Policies,
-    targets: &Targets,
-) -> BTreeMap<Kri, ToRule> {
-    let mut entries: Vec<Entry<'_>> = Vec::new();
-    for policy in matched {
-        // A policy stored for the requests of routes speaks about the destinations of those routes.
-        let by_route: Option<Vec<&ToEntry>> =
-            (policy.target_ref.kind == "MeshHTTPRoute").then(|| {
-                policy
-                    .referenced_routes(policies)
-                    .flat_map(|route| &route.to)
-                    .collect()
-            });
-        for (index, item) in policy.to.iter().enumerate() {
-            let entry = |target_ref| Entry {
-                target_ref,
-                conf: &item.conf,
-                origin: Origin {
-                    policy: Arc::clone(policy),
-                    index,
-                },
-            };
-            match &by_route {
-                None => entries.push(entry(&item.target_ref)),
-                Some(of_routes) => {
-                    entries.extend(of_routes.iter().map(|to| entry(&to.target_ref)));
-                }
-            }
-        }
-    }
-    entries.sort_by(|a, b| {
-        let key = |entry: &Entry<'_>| entry.origin.policy.rank;
-        compare_entries(
-            (
-                key(a),
-                a.target_ref,
-                a.origin.policy.resource.display_name(),
-            ),
-            (
-                key(b),
-                b.target_ref,
-                b.origin.policy.resource.display_name(),
-            ),
-        )
-    });
-
-    let mesh = mesh_kri(targets.mesh());
-    let mut wanted: BTreeSet<Kri> = BTreeSet::new();
-    let mut of_mesh: Vec<usize> = Vec::new();
-    let mut by_kri: BTreeMap<Kri, Vec<usize>> = BTreeMap::new();
-    for (index, entry) in entries.iter().enumerate() {
-        for kri in targets.resolve(entry.target_ref) {
-            if kri == mesh {
-                of_mesh.push(index);
-            } else {
-                by_kri.entry(kri.clone()).or_default().push(index);
-            }
-            wanted.insert(kri);
-        }
-    }
-
-    wanted
-        .into_iter()
-        .map(|kri| {
-            // Entries are numbered in order of precedence, so an ordered set of their numbers is in order too.
-            let mut relevant: BTreeSet<usize> = of_mesh.iter().copied().collect();
-            relevant.extend(by_kri.get(&kri).into_iter().flatten());
-            if !kri.section.is_empty() {
-                let whole = kri.clone().without_section();
-                relevant.extend(by_kri.get(&whole).into_iter().flatten());
-            }
-            let relevant: Vec<&Entry<'_>> = relevant
-                .into_iter()
-                .filter_map(|index| entries.get(index))
-                .collect();
-            let port = targets
-                .get(&kri)
-                .and_then(|target| target.port(&kri.section));
-            let port = port.map(|port| port.number);
-            (kri.clone(), to_rule(kind, kri, port, &relevant))
-        })
-        .collect()
-}
-
-fn to_rule(kind: Kind, kri: Kri, port: Option<u16>, entries: &[&Entry<'_>]) -> ToRule {
-    let mut origins: Vec<Origin> = Vec::new();
-    let mut origin_by_matches = BTreeMap::new();
-    for entry in entries {
-        if !origins.contains(&entry.origin) {
-            origins.push(entry.origin.clone());
-        }
-        if kind == Kind::MeshHTTPRoute {
-            for rule in rules_of(entry.conf) {
-                let matches = rule.get("matches").unwrap_or(&Value::Null);
-                origin_by_matches.insert(matches_hash(matches), entry.origin.clone());
-            }
-        }
-    }
-    let conf = merge(kind, entries.iter().map(|entry| entry.conf));
-    ToRule {
-        kri,
-        port,
-        conf,
-        origins,
-        origin_by_matches,
     }
 }

@@ -9,12 +9,13 @@
 
 mod support;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use support::load;
 use zonal_model::{Kind, Kri, Resource};
-use zonal_policy::{DataplanePolicies, InboundKey, Policies, Subject, Targets};
+use zonal_policy::{DataplanePolicies, InboundKey, Matcher, Policies, Subject, Targets};
 
 fn timeout(name: &str, labels: &Value, spec: &Value) -> Resource {
     load(&json!({
@@ -217,4 +218,26 @@ fn what_cannot_be_read_is_named_and_harms_nobody() {
     );
     assert!(problems[0].contains("to[0].targetRef.kind"), "{problems:?}");
     assert_eq!(policies.of_kind(Kind::MeshTimeout).count(), 1);
+}
+
+#[test]
+fn proxies_that_the_same_policies_touch_share_what_is_merged() {
+    let spec = json!({"to": [to(&json!({"kind": "Mesh"}), 1)]});
+    let only_x = json!({
+        "targetRef": {"kind": "Dataplane", "labels": {"team": "x"}},
+        "to": [to(&json!({"kind": "Mesh"}), 2)],
+    });
+    let policies = Policies::new(&[
+        timeout("a", &json!({}), &spec),
+        timeout("b", &json!({}), &only_x),
+    ]);
+    let targets = Targets::new("default", &[service("api")]);
+    let matcher = Matcher::new(&policies, &targets, false);
+    let rules = |team: &str| {
+        let answer = matcher.answer(&subject(&json!({ "team": team })));
+        Arc::clone(&answer.kind(Kind::MeshTimeout).to)
+    };
+    assert!(Arc::ptr_eq(&rules("x"), &rules("x")));
+    assert!(Arc::ptr_eq(&rules("y"), &rules("z")));
+    assert!(!Arc::ptr_eq(&rules("x"), &rules("y")));
 }
