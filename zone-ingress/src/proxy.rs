@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
 use crate::buffers::Buffers;
 use crate::connection::{Connection, Connections, Direction, Listed};
@@ -374,6 +374,6 @@ fn log_unserved(id: u64, caller: SocketAddr, sni: Option<&Sni>, reason: Reason) 
     if reason.outcome() == Outcome::Refused {
         debug!(target: "access", connection = id, %caller, sni, result, reason = word, "connection refused");
     } else {
-        warn!(target: "access", connection = id, %caller, sni, result, reason = word, "connection not served");
+        info!(target: "access", connection = id, %caller, sni, result, reason = word, "connection not served");
     }
 }

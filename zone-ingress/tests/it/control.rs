@@ -21,7 +21,7 @@ const API: &str = "sni.msvc.default.west.api.http";
 const WEB: &str = "sni.msvc.default.west.web.http";
 
 /// The whole program in this process.
-struct Program {
+pub(crate) struct Program {
     callers: SocketAddr,
     admin: SocketAddr,
     stop: CancellationToken,
@@ -60,7 +60,7 @@ fn args(folder: &Path, control_plane: &ControlPlane, more: &[&str]) -> Vec<Strin
 }
 
 impl Program {
-    async fn start(folder: &Path, control_plane: &ControlPlane, more: &[&str]) -> Self {
+    pub(crate) async fn start(folder: &Path, control_plane: &ControlPlane, more: &[&str]) -> Self {
         let program = Self::begin(folder, control_plane, more);
         program.ready(true).await;
         program
@@ -99,7 +99,7 @@ impl Program {
         )
     }
 
-    async fn json(&self, path: &str) -> Value {
+    pub(crate) async fn json(&self, path: &str) -> Value {
         let (status, body) = self.page(path).await;
         assert_eq!(status, 200, "{path}: {body}");
         serde_json::from_str(&body).unwrap_or_else(|_| panic!("{path} is no JSON: {body}"))
@@ -115,7 +115,7 @@ impl Program {
     }
 
     /// Waits until a field of `/status` has a value.
-    async fn status(&self, field: &str, want: &str) {
+    pub(crate) async fn status(&self, field: &str, want: &str) {
         within("a status", async {
             while self.json("/status").await[field] != want {
                 tokio::time::sleep(Duration::from_millis(5)).await;
@@ -124,7 +124,7 @@ impl Program {
         .await;
     }
 
-    async fn hail(&self, name: &str) -> TcpStream {
+    pub(crate) async fn hail(&self, name: &str) -> TcpStream {
         let mut caller = within("a connect", TcpStream::connect(self.callers))
             .await
             .unwrap();
@@ -133,7 +133,7 @@ impl Program {
     }
 
     /// Calls until the name is routed, or not any more.
-    async fn routed(&self, name: &str, want: bool) {
+    pub(crate) async fn routed(&self, name: &str, want: bool) {
         within("a route", async {
             loop {
                 let mut caller = self.hail(name).await;

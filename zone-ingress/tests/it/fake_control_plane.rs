@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use futures::Stream;
+use kds_proto::envoy::config::cluster::v3::Cluster;
 use kds_proto::envoy::config::core::v3::address::Address as AddressKind;
 use kds_proto::envoy::config::core::v3::socket_address::PortSpecifier;
 use kds_proto::envoy::config::core::v3::{Address, Node, SocketAddress};
@@ -14,6 +15,7 @@ use kds_proto::envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
 use kds_proto::envoy::config::endpoint::v3::{
     ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints,
 };
+use kds_proto::envoy::config::listener::v3::Listener;
 use kds_proto::envoy::service::discovery::v3::aggregated_discovery_service_server::{
     AggregatedDiscoveryService, AggregatedDiscoveryServiceServer,
 };
@@ -35,6 +37,7 @@ type Offers = BTreeMap<TypeUrl, Offered>;
 pub(crate) struct ControlPlane {
     pub(crate) address: SocketAddr,
     pub(crate) told: Arc<Told>,
+    types: Vec<TypeUrl>,
     offers: watch::Sender<Offers>,
     running: CancellationToken,
     identity: Arc<tls::ServerIdentity>,
@@ -54,26 +57,39 @@ pub(crate) struct Told {
 
 impl ControlPlane {
     pub(crate) async fn start(folder: &Path) -> Self {
+        Self::of_types(
+            folder,
+            [ClusterLoadAssignment::type_url(), Route::type_url()],
+        )
+        .await
+    }
+
+    /// One that offers what a Kuma zone control plane does, in its order.
+    pub(crate) async fn kuma(folder: &Path) -> Self {
+        let types = [
+            Cluster::type_url(),
+            ClusterLoadAssignment::type_url(),
+            Listener::type_url(),
+        ];
+        Self::of_types(folder, types).await
+    }
+
+    async fn of_types<const N: usize>(folder: &Path, types: [String; N]) -> Self {
         let now = RealClock.wall();
         let identity = tls::ServerIdentity::load_or_create(&folder.join("cp"), &[], now).unwrap();
         let mut control_plane = Self {
             address: ([127, 0, 0, 1], 0).into(),
             told: Arc::default(),
-            offers: watch::Sender::new(BTreeMap::from(
-                Self::types().map(|kind| (kind, Offered::new())),
-            )),
+            types: types
+                .iter()
+                .map(|kind| TypeUrl::from(kind.as_str()))
+                .collect(),
+            offers: watch::Sender::new(types.map(|kind| (kind.into(), Offered::new())).into()),
             running: CancellationToken::new(),
             identity,
         };
         control_plane.run().await;
         control_plane
-    }
-
-    fn types() -> [TypeUrl; 2] {
-        [
-            ClusterLoadAssignment::type_url().into(),
-            Route::type_url().into(),
-        ]
     }
 
     pub(crate) fn fingerprint(&self) -> tls::Fingerprint {
@@ -87,6 +103,7 @@ impl ControlPlane {
         self.running = CancellationToken::new();
         let service = Service {
             told: Arc::clone(&self.told),
+            types: self.types.clone(),
             offers: self.offers.subscribe(),
             stop: self.running.clone(),
         };
@@ -132,7 +149,7 @@ impl ControlPlane {
 
     pub(crate) fn offer<M: Message + prost::Name>(&self, message: &M, name: &str) {
         let body = message.encode_to_vec();
-        let version = Version::from(format!("{:x}", rustc_like_hash(&body)));
+        let version = Version::from(format!("{:x}", digest(&body)));
         let entry = Entry {
             version,
             body: body.into(),
@@ -140,6 +157,21 @@ impl ControlPlane {
         self.offers.send_modify(|offers| {
             offers
                 .get_mut(M::type_url().as_str())
+                .unwrap()
+                .insert(Name::from(name), entry);
+        });
+    }
+
+    /// Offers a packed message under a name.
+    pub(crate) fn offer_packed(&self, any: kds_proto::Any, name: &str) {
+        let version = Version::from(format!("{:x}", digest(&any.value)));
+        let entry = Entry {
+            version,
+            body: any.value,
+        };
+        self.offers.send_modify(|offers| {
+            offers
+                .get_mut(any.type_url.as_str())
                 .unwrap()
                 .insert(Name::from(name), entry);
         });
@@ -166,7 +198,7 @@ impl Drop for ControlPlane {
     }
 }
 
-fn rustc_like_hash(bytes: &[u8]) -> u64 {
+fn digest(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
     })
@@ -198,6 +230,7 @@ fn assignment(cluster: &str, endpoints: &[SocketAddr]) -> ClusterLoadAssignment 
 
 struct Service {
     told: Arc<Told>,
+    types: Vec<TypeUrl>,
     offers: watch::Receiver<Offers>,
     stop: CancellationToken,
 }
@@ -237,19 +270,27 @@ impl AggregatedDiscoveryService for Service {
             self.offers.clone(),
             self.stop.clone(),
         );
-        tokio::spawn(converse(request.into_inner(), write, offers, told, stop));
+        let source = Source::new(Settings::proxy(), self.types.clone());
+        tokio::spawn(converse(
+            source,
+            request.into_inner(),
+            write,
+            offers,
+            told,
+            stop,
+        ));
         Ok(Response::new(Box::pin(ReceiverStream::new(responses))))
     }
 }
 
 async fn converse(
+    mut source: Source,
     mut requests: Streaming<DeltaDiscoveryRequest>,
     write: mpsc::Sender<Result<DeltaDiscoveryResponse, Status>>,
     mut offers: watch::Receiver<Offers>,
     told: Arc<Told>,
     stop: CancellationToken,
 ) {
-    let mut source = Source::new(Settings::proxy(), ControlPlane::types());
     offers.mark_changed();
     loop {
         while let Some(response) = source.poll_response(RealClock.now()) {

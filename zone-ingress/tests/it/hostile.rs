@@ -74,14 +74,17 @@ async fn one_source_evicts_its_own() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn stalled_hellos_do_not_keep_honest_callers_out() {
+    // Callers and ingress share this process's descriptors with the other tests.
+    let descriptors = zone_ingress::socket::raise_descriptor_limit();
+    let count = (descriptors.saturating_sub(2000) / 3).clamp(300, 5000) as u16;
     let ingress = Ingress::start(Limits {
-        hellos_max: Some(400),
+        hellos_max: Some(200),
         ..Limits::default()
     });
     ingress.route(API, &[Service::start().await.echo()]);
     // Every stalled caller has its own share of sources, so both bounds are reached.
     let mut stalled = Vec::new();
-    for number in 0..1500_u16 {
+    for number in 0..count {
         let source = [127, 1, 0, (number % 20) as u8 + 1];
         let mut caller = ingress.call_from(source).await;
         caller
@@ -89,7 +92,7 @@ async fn stalled_hellos_do_not_keep_honest_callers_out() {
             .await
             .unwrap();
         stalled.push(caller);
-        if number % 50 == 0 {
+        if number % 100 == 0 {
             let mut honest = ingress.hail(API).await;
             assert_eq!(
                 read_exactly(&mut honest, hello(API).len()).await,
@@ -98,7 +101,7 @@ async fn stalled_hellos_do_not_keep_honest_callers_out() {
         }
     }
     let metrics = &ingress.proxy.metrics;
-    assert!(metrics.hellos_open.get() <= 401);
+    assert!(metrics.hellos_open.get() <= 201);
     assert!(metrics.reached_count(Limit::Hellos) > 0);
     let mut honest = ingress.hail(API).await;
     assert_eq!(

@@ -15,3 +15,4 @@ mod drain;
 mod fake_control_plane;
 mod harness;
 mod hostile;
+mod kuma;
