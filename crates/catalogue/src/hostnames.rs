@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use zonal_model::template::{Template, TemplateError, Values};
 use zonal_model::{Key, Kind, Labels, Resource, labels};
 
 use crate::form::{MatchLabelsForm, SelectorForm};
 use crate::status::{changed, object};
-use crate::template::{Template, TemplateError, Values};
 
 /// A HostnameGenerator, read.
 #[derive(Clone, Debug)]
@@ -76,16 +76,22 @@ impl Generator {
 
     fn render(&self, service: &Resource, here: &str) -> Result<String, String> {
         let template = self.template.as_ref().map_err(ToString::to_string)?;
-        let values = Values::new()
-            .field("Name", &service.key.name)
-            .field("DisplayName", service.display_name())
-            .field(
-                "Namespace",
-                service.label(labels::NAMESPACE).unwrap_or_default(),
-            )
-            .field("Mesh", &service.key.mesh)
-            .field("Zone", service.zone().unwrap_or(here))
-            .labels(&service.meta.labels);
+        let field = |name: &str| {
+            let value = match name {
+                "Name" => &*service.key.name,
+                "DisplayName" => service.display_name(),
+                "Namespace" => service.label(labels::NAMESPACE).unwrap_or_default(),
+                "Mesh" => &*service.key.mesh,
+                "Zone" => service.zone().unwrap_or(here),
+                _ => return None,
+            };
+            Some(value.to_owned())
+        };
+        let label = |key: &str| service.label(key).map(str::to_owned);
+        let values = Values {
+            field: &field,
+            label: &label,
+        };
         let name = template
             .render(&values)
             .map_err(|error| error.to_string())?;

@@ -1,10 +1,10 @@
 //! Which MeshIdentity a dataplane has, and the SPIFFE identity that follows from it.
 
 use serde::Deserialize;
+use zonal_model::template::{Template, TemplateError, Values};
 use zonal_model::{Key, Kind, Kri, Labels, Resource, labels};
 
 use crate::form::SelectorForm;
-use crate::template::{TemplateError, Values, render_text};
 
 /// How far the zone has come with a MeshIdentity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -185,11 +185,12 @@ impl IdentityRecord {
     /// The template does not render.
     pub fn trust_domain(&self, here: &str) -> Result<String, NameProblem> {
         let zone = self.labels.get(labels::ZONE).map_or(here, String::as_str);
-        let values = Values::new()
-            .field("Mesh", &self.key.mesh)
-            .field("Zone", zone)
-            .labels(&self.labels);
-        render_text(&self.trust_domain, &values).map_err(|cause| self.problem(cause))
+        let field = |name: &str| match name {
+            "Mesh" => Some(self.key.mesh.to_string()),
+            "Zone" => Some(zone.to_owned()),
+            _ => None,
+        };
+        self.render(&self.trust_domain, &field, &self.labels)
     }
 
     /// The SPIFFE identity of a dataplane with these labels in the zone `here`.
@@ -207,20 +208,40 @@ impl IdentityRecord {
             }
         });
         let workload = label(labels::WORKLOAD);
-        if workload.is_empty() && template.contains(".Workload") {
+        let uses_workload =
+            Template::parse(template).is_ok_and(|template| template.uses_field("Workload"));
+        if workload.is_empty() && uses_workload {
             return Err(NameProblem::NoWorkload {
                 identity: self.kri.name.clone(),
                 path: template.to_owned(),
             });
         }
-        let values = Values::new()
-            .field("TrustDomain", &trust_domain)
-            .field("Namespace", label(labels::NAMESPACE))
-            .field("ServiceAccount", label(labels::SERVICE_ACCOUNT))
-            .field("Workload", workload)
-            .labels(dataplane);
-        let path = render_text(template, &values).map_err(|cause| self.problem(cause))?;
+        let field = |name: &str| match name {
+            "TrustDomain" => Some(trust_domain.clone()),
+            "Namespace" => Some(label(labels::NAMESPACE).to_owned()),
+            "ServiceAccount" => Some(label(labels::SERVICE_ACCOUNT).to_owned()),
+            "Workload" => Some(workload.to_owned()),
+            _ => None,
+        };
+        let path = self.render(template, &field, dataplane)?;
         Ok(SpiffeName { trust_domain, path })
+    }
+
+    fn render(
+        &self,
+        template: &str,
+        field: &dyn Fn(&str) -> Option<String>,
+        labels: &Labels,
+    ) -> Result<String, NameProblem> {
+        let label = |key: &str| labels.get(key).cloned();
+        Template::parse(template)
+            .and_then(|template| {
+                template.render(&Values {
+                    field,
+                    label: &label,
+                })
+            })
+            .map_err(|cause| self.problem(cause))
     }
 
     fn problem(&self, cause: TemplateError) -> NameProblem {

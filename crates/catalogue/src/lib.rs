@@ -8,7 +8,7 @@
 //! dataplanes ──derive──▶ services and workloads to keep ──status, vips, hostnames──▶ what is written beside them
 //! ```
 //!
-//! Start at [`MeshCatalogue`], then [`Service`] and [`Endpoint`]. The functions of [`derive`], [`status`], [`vips`],
+//! Start at [`MeshCatalogue`], then [`Service`] and [`Endpoint`]. The functions of [`mod@derive`], [`status`], [`vips`],
 //! [`hostnames`] and [`identities`] turn stored resources into those that a zone's control plane writes.
 //!
 //! Always true: one catalogue is one mesh as one zone sees it; the same resources give the same catalogue in whatever
@@ -27,7 +27,6 @@ mod mesh;
 mod reach;
 mod service;
 pub mod status;
-pub mod template;
 pub mod vips;
 
 pub use dataplane::{DataplaneRecord, InboundRecord, ListenerRecord, Readiness};

@@ -1,7 +1,8 @@
 //! The templates in which host names and SPIFFE ids are written: the part of Go's text/template that they need.
 //!
-//! Known are fields (`.Name`), texts, numbers, pipelines, trim markers, comments and the functions `label`, `print`,
-//! `lower`. Other functions of that language parse and fail when they are rendered; control structures do not parse.
+//! Known are fields (`.Name`), texts, numbers, pipelines, trim markers, comments, `if` with `else`, and the functions
+//! `label`, `print`, `printf`, `lower`, `len`, `eq`, `ne`, `and`, `or`, `not`. Other functions of that language parse
+//! and fail when they are rendered; other control structures do not parse.
 
 use std::fmt;
 
@@ -53,6 +54,11 @@ pub enum TemplateError {
 enum Piece {
     Literal(String),
     Action(Vec<Command>),
+    If {
+        condition: Vec<Command>,
+        then: Vec<Self>,
+        otherwise: Vec<Self>,
+    },
 }
 
 /// An operand or function with arguments.
@@ -67,10 +73,49 @@ enum Operand {
     Nested(Vec<Command>),
 }
 
+/// What an operand or pipeline comes to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Value {
+    Text(String),
+    Bool(bool),
+}
+
+impl Value {
+    const fn is_true(&self) -> bool {
+        match self {
+            Self::Text(text) => !text.is_empty(),
+            Self::Bool(is) => *is,
+        }
+    }
+}
+
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(text) => f.write_str(text),
+            Self::Bool(is) => write!(f, "{is}"),
+        }
+    }
+}
+
+/// An `if` whose end has not come yet.
+struct Open {
+    condition: Vec<Command>,
+    /// What stood before it.
+    before: Vec<Piece>,
+    /// Set once `else` has come.
+    then: Option<Vec<Piece>>,
+    /// It began as `else if`, so the end of this one ends the outer one too.
+    chained: bool,
+}
+
+/// How deep `if` and parentheses may nest.
+const DEPTH_MAX: usize = 32;
+
 /// Names that parse as functions.
 const FUNCTIONS: &[&str] = &[
-    "label", "print", "printf", "println", "lower", "and", "or", "not", "len", "index", "slice",
-    "html", "js", "urlquery", "call", "eq", "ne", "lt", "le", "gt", "ge",
+    "true", "false", "label", "print", "printf", "println", "lower", "and", "or", "not", "len",
+    "index", "slice", "html", "js", "urlquery", "call", "eq", "ne", "lt", "le", "gt", "ge",
 ];
 
 impl Template {
@@ -80,12 +125,19 @@ impl Template {
     /// The text is none; the sentences are those that users of such templates know.
     pub fn parse(text: &str) -> Result<Self, TemplateError> {
         let mut pieces = Vec::new();
+        let mut open: Vec<Open> = Vec::new();
         let mut rest = text;
         let mut line = 1;
         let mut trim_next = false;
         loop {
             let Some((literal, after)) = rest.split_once("{{") else {
                 push_literal(&mut pieces, rest, trim_next, false);
+                if !open.is_empty() {
+                    return Err(TemplateError::Parse {
+                        line,
+                        message: "unexpected EOF".to_owned(),
+                    });
+                }
                 return Ok(Self(pieces));
             };
             line += literal.matches('\n').count();
@@ -112,13 +164,85 @@ impl Template {
                 }
             };
             let trimmed = action.trim();
-            if !(trimmed.starts_with("/*") && trimmed.ends_with("*/")) {
-                let mut parser = Parser {
-                    rest: trimmed,
-                    line,
-                };
-                let pipeline = parser.pipeline(false)?;
-                pieces.push(Piece::Action(pipeline));
+            let (keyword, arguments) = trimmed.split_once(|c: char| !c.is_alphanumeric()).map_or(
+                (trimmed, ""),
+                |(keyword, _)| {
+                    (
+                        keyword,
+                        trimmed.get(keyword.len()..).unwrap_or_default().trim(),
+                    )
+                },
+            );
+            match keyword {
+                _ if trimmed.starts_with("/*") && trimmed.ends_with("*/") => {}
+                "if" => {
+                    if open.len() >= DEPTH_MAX {
+                        return Err(error("nested too deeply"));
+                    }
+                    let condition = Parser {
+                        rest: arguments,
+                        line,
+                        depth: 0,
+                    }
+                    .pipeline(false)?;
+                    let before = std::mem::take(&mut pieces);
+                    open.push(Open {
+                        condition,
+                        before,
+                        then: None,
+                        chained: false,
+                    });
+                }
+                "else" => {
+                    let depth = open.len();
+                    let last = open.last_mut().filter(|last| last.then.is_none());
+                    let last = last.ok_or_else(|| error("unexpected {{else}}"))?;
+                    last.then = Some(std::mem::take(&mut pieces));
+                    if let Some(condition) = arguments.strip_prefix("if ") {
+                        if depth >= DEPTH_MAX {
+                            return Err(error("nested too deeply"));
+                        }
+                        let condition = Parser {
+                            rest: condition,
+                            line,
+                            depth: 0,
+                        }
+                        .pipeline(false)?;
+                        open.push(Open {
+                            condition,
+                            before: Vec::new(),
+                            then: None,
+                            chained: true,
+                        });
+                    } else if !arguments.is_empty() {
+                        return Err(error("unexpected operand in {{else}}"));
+                    }
+                }
+                "end" if arguments.is_empty() => loop {
+                    let last = open.pop().ok_or_else(|| error("unexpected {{end}}"))?;
+                    let inner = std::mem::replace(&mut pieces, last.before);
+                    let (then, otherwise) = match last.then {
+                        Some(then) => (then, inner),
+                        None => (inner, Vec::new()),
+                    };
+                    pieces.push(Piece::If {
+                        condition: last.condition,
+                        then,
+                        otherwise,
+                    });
+                    if !last.chained {
+                        break;
+                    }
+                },
+                _ => {
+                    let pipeline = Parser {
+                        rest: trimmed,
+                        line,
+                        depth: 0,
+                    }
+                    .pipeline(false)?;
+                    pieces.push(Piece::Action(pipeline));
+                }
             }
             line += action.matches('\n').count();
         }
@@ -130,12 +254,7 @@ impl Template {
     /// A field that does not exist, a missing label, or a function that is not supported.
     pub fn render(&self, values: &Values<'_>) -> Result<String, TemplateError> {
         let mut text = String::new();
-        for piece in &self.0 {
-            match piece {
-                Piece::Literal(literal) => text.push_str(literal),
-                Piece::Action(pipeline) => text.push_str(&evaluate(pipeline, values)?),
-            }
-        }
+        render_pieces(&self.0, values, &mut text)?;
         Ok(text)
     }
 
@@ -149,11 +268,45 @@ impl Template {
                 Operand::Text(_) | Operand::Number(_) | Operand::Function(_) => false,
             })
         }
-        self.0.iter().any(|piece| match piece {
-            Piece::Literal(_) => false,
-            Piece::Action(pipeline) => used(pipeline, name),
-        })
+        fn used_in(pieces: &[Piece], name: &str) -> bool {
+            pieces.iter().any(|piece| match piece {
+                Piece::Literal(_) => false,
+                Piece::Action(pipeline) => used(pipeline, name),
+                Piece::If {
+                    condition,
+                    then,
+                    otherwise,
+                } => used(condition, name) || used_in(then, name) || used_in(otherwise, name),
+            })
+        }
+        used_in(&self.0, name)
     }
+}
+
+fn render_pieces(
+    pieces: &[Piece],
+    values: &Values<'_>,
+    text: &mut String,
+) -> Result<(), TemplateError> {
+    for piece in pieces {
+        match piece {
+            Piece::Literal(literal) => text.push_str(literal),
+            Piece::Action(pipeline) => text.push_str(&evaluate(pipeline, values)?.to_string()),
+            Piece::If {
+                condition,
+                then,
+                otherwise,
+            } => {
+                let branch = if evaluate(condition, values)?.is_true() {
+                    then
+                } else {
+                    otherwise
+                };
+                render_pieces(branch, values, text)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 fn push_literal(pieces: &mut Vec<Piece>, literal: &str, trim_start: bool, trim_end: bool) {
@@ -195,6 +348,8 @@ fn action_end(text: &str) -> Option<usize> {
 struct Parser<'a> {
     rest: &'a str,
     line: usize,
+    /// How many parentheses are open.
+    depth: usize,
 }
 
 impl Parser<'_> {
@@ -257,8 +412,14 @@ impl Parser<'_> {
         };
         match first {
             '(' => {
+                if self.depth >= DEPTH_MAX {
+                    return Err(self.error("nested too deeply"));
+                }
                 self.take(1);
-                Ok(Operand::Nested(self.pipeline(true)?))
+                self.depth += 1;
+                let nested = self.pipeline(true)?;
+                self.depth -= 1;
+                Ok(Operand::Nested(nested))
             }
             '.' => {
                 self.take(1);
@@ -319,14 +480,14 @@ fn quoted_end(text: &str) -> Option<usize> {
     })
 }
 
-fn evaluate(pipeline: &[Command], values: &Values<'_>) -> Result<String, TemplateError> {
-    let mut last: Option<String> = None;
+fn evaluate(pipeline: &[Command], values: &Values<'_>) -> Result<Value, TemplateError> {
+    let mut last: Option<Value> = None;
     for command in pipeline {
         let mut operands = command.iter();
         let first = operands.next();
         let mut arguments = operands
             .map(|operand| value_of(operand, values))
-            .collect::<Result<Vec<String>, _>>()?;
+            .collect::<Result<Vec<Value>, _>>()?;
         arguments.extend(last.take());
         last = Some(match first {
             Some(Operand::Function(name)) => call(name, &arguments, values)?,
@@ -336,33 +497,86 @@ fn evaluate(pipeline: &[Command], values: &Values<'_>) -> Result<String, Templat
             }
         });
     }
-    Ok(last.unwrap_or_default())
+    Ok(last.unwrap_or_else(|| Value::Text(String::new())))
 }
 
-fn value_of(operand: &Operand, values: &Values<'_>) -> Result<String, TemplateError> {
+fn value_of(operand: &Operand, values: &Values<'_>) -> Result<Value, TemplateError> {
     match operand {
         Operand::Field(name) => (values.field)(name)
+            .map(Value::Text)
             .ok_or_else(|| TemplateError::Render(format!("can't evaluate field {name}"))),
-        Operand::Text(text) | Operand::Number(text) => Ok(text.clone()),
+        Operand::Text(text) | Operand::Number(text) => Ok(Value::Text(text.clone())),
         Operand::Function(name) => call(name, &[], values),
         Operand::Nested(pipeline) => evaluate(pipeline, values),
     }
 }
 
-fn call(name: &str, arguments: &[String], values: &Values<'_>) -> Result<String, TemplateError> {
+fn call(name: &str, arguments: &[Value], values: &Values<'_>) -> Result<Value, TemplateError> {
+    let join = |arguments: &[Value]| arguments.iter().map(Value::to_string).collect::<String>();
     match (name, arguments) {
-        ("label", [key]) => (values.label)(key)
+        ("true" | "false", []) => Ok(Value::Bool(name == "true")),
+        ("label", [key]) => (values.label)(&key.to_string())
+            .map(Value::Text)
             .ok_or_else(|| TemplateError::Render(format!("label {key} not found"))),
-        ("print", _) => Ok(arguments.concat()),
-        ("lower", [text]) => Ok(text.to_lowercase()),
-        ("label" | "lower", _) => Err(TemplateError::Render(format!(
+        ("print", _) => Ok(Value::Text(join(arguments))),
+        ("printf", [format, arguments @ ..]) => printf(&format.to_string(), arguments),
+        ("lower", [text]) => Ok(Value::Text(text.to_string().to_lowercase())),
+        ("len", [text]) => Ok(Value::Text(text.to_string().len().to_string())),
+        ("eq", [first, others @ ..]) if !others.is_empty() => {
+            Ok(Value::Bool(others.contains(first)))
+        }
+        ("ne", [first, second]) => Ok(Value::Bool(first != second)),
+        ("not", [value]) => Ok(Value::Bool(!value.is_true())),
+        ("and", [.., last]) => Ok(arguments
+            .iter()
+            .find(|value| !value.is_true())
+            .unwrap_or(last)
+            .clone()),
+        ("or", [.., last]) => Ok(arguments
+            .iter()
+            .find(|value| value.is_true())
+            .unwrap_or(last)
+            .clone()),
+        ("label" | "lower" | "len" | "not", _) => Err(TemplateError::Render(format!(
             "wrong number of args for {name}: want 1 got {}",
             arguments.len()
+        ))),
+        ("printf" | "eq" | "ne" | "and" | "or", _) => Err(TemplateError::Render(format!(
+            "wrong number of args for {name}"
         ))),
         _ => Err(TemplateError::Render(format!(
             "function \"{name}\" is not supported"
         ))),
     }
+}
+
+fn printf(format: &str, arguments: &[Value]) -> Result<Value, TemplateError> {
+    let mut text = String::new();
+    let mut arguments = arguments.iter();
+    let mut characters = format.chars();
+    while let Some(character) = characters.next() {
+        if character != '%' {
+            text.push(character);
+            continue;
+        }
+        match characters.next() {
+            Some('%') => text.push('%'),
+            Some('s' | 'v' | 'd') => match arguments.next() {
+                Some(value) => text.push_str(&value.to_string()),
+                None => {
+                    return Err(TemplateError::Render(
+                        "printf: too few arguments".to_owned(),
+                    ));
+                }
+            },
+            _ => {
+                return Err(TemplateError::Render(
+                    "printf: only %s, %v, %d and %%".to_owned(),
+                ));
+            }
+        }
+    }
+    Ok(Value::Text(text))
 }
 
 #[cfg(test)]
@@ -403,6 +617,40 @@ mod tests {
         check("a {{- .Name -}} b{{/* note */}}", Ok("awebb"));
         check("{{ (label \"app\") | print .Name }}", Ok("webshop"));
         check("{ .Name }", Ok("{ .Name }"));
+        check("{{ printf \"%s-%s\" .Name (label `app`) }}", Ok("web-shop"));
+    }
+
+    #[test]
+    fn parts_of_a_template_depend_on_conditions() {
+        check("{{ if .Name }}a{{ end }}b", Ok("ab"));
+        check("{{ if eq .Zone \"west\" }}w{{ else }}x{{ end }}", Ok("x"));
+        check(
+            "{{ if eq .Zone \"west\" }}w{{ else if eq .Zone \"East\" }}e{{ else }}x{{ end }}!",
+            Ok("e!"),
+        );
+        check(
+            "{{ if and .Name (not false) }}{{ if false }}a{{ else }}b{{ end }}c{{ end }}",
+            Ok("bc"),
+        );
+        check("{{ if .Name }}", Err("template: :1: unexpected EOF"));
+        check("{{ end }}", Err("template: :1: unexpected {{end}}"));
+        check(
+            &format!("{{{{ {} }}}}", "(".repeat(100_000)),
+            Err("template: :1: nested too deeply"),
+        );
+        check(
+            &"{{ if .Name }}".repeat(100_000),
+            Err("template: :1: nested too deeply"),
+        );
+        check("{{ else }}", Err("template: :1: unexpected {{else}}"));
+        check(
+            "{{ if .Name }}{{ else }}{{ else }}{{ end }}",
+            Err("template: :1: unexpected {{else}}"),
+        );
+        check(
+            "{{ range .Name }}{{ end }}",
+            Err("template: :1: function \"range\" not defined"),
+        );
     }
 
     #[test]
@@ -423,8 +671,8 @@ mod tests {
         );
         check("{{ label \"x\" }}", Err("template: :1: label x not found"));
         check(
-            "{{ printf .Name }}",
-            Err("template: :1: function \"printf\" is not supported"),
+            "{{ index .Name }}",
+            Err("template: :1: function \"index\" is not supported"),
         );
         check("{{ .Name }", Err("template: :1: unclosed action"));
     }

@@ -48,7 +48,7 @@ pub struct ToRule {
     pub conf: Value,
     /// Who contributed, lowest precedence first.
     pub origins: Vec<Origin>,
-    /// MeshHTTPRoute only: who has the last word about requests that match exactly so, by [`matches_hash`].
+    /// MeshHTTPRoute only: who has the last word about requests that match exactly so, by [`matches_hash`](crate::matches_hash).
     pub origin_by_matches: BTreeMap<Arc<str>, Origin>,
 }
 

@@ -323,7 +323,7 @@ fn place(resource: &Resource, made: Made, sent: Sent) -> Resource {
     give(&mut placed, labels::DISPLAY_NAME, &name);
     match made {
         Made::GlobalUniversal | Made::GlobalKubernetes => {
-            give(&mut placed, labels::ORIGIN, "global")
+            give(&mut placed, labels::ORIGIN, "global");
         }
         Made::ZoneUniversal => {
             give(&mut placed, labels::ORIGIN, "zone");
