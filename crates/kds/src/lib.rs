@@ -14,8 +14,10 @@
 //! Deliberately absent: sockets, clocks, tasks (the shells in `global-cp` and `zone-cp`), and the rules of the border
 //! (see `federation`).
 
+mod keep;
 mod publisher;
 mod subscriber;
 
+pub use keep::{Kept, keep};
 pub use publisher::{Direction, Problem, Publisher};
 pub use subscriber::{From, Pending, Planned, Subscriber, zone_record};

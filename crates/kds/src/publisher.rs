@@ -25,6 +25,8 @@ pub enum Direction {
     Up {
         /// This zone.
         zone: Arc<str>,
+        /// What global announced.
+        features: Features,
     },
 }
 
@@ -57,8 +59,9 @@ impl Publisher {
     #[must_use]
     pub fn new(direction: Direction, encodings: Arc<Encodings>) -> Self {
         let settings = match &direction {
-            Direction::Down { features, .. } if features.ours => Settings::own_peer(),
-            // A global says nothing of itself before it asks; the safe manner is right for all.
+            Direction::Down { features, .. } | Direction::Up { features, .. } if features.ours => {
+                Settings::own_peer()
+            }
             Direction::Down { .. } | Direction::Up { .. } => Settings::kuma_peer(),
         };
         let types = kinds(&direction).map(|kind| TypeUrl::from(wire::type_url(kind)));
@@ -249,7 +252,7 @@ impl Publisher {
             Direction::Down { features, .. } => Shape::Down {
                 hash_suffix: features.hash_suffix,
             },
-            Direction::Up { zone } => Shape::Up {
+            Direction::Up { zone, .. } => Shape::Up {
                 zone: Arc::clone(zone),
             },
         }

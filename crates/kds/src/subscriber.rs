@@ -69,20 +69,27 @@ impl Subscriber {
     }
 
     /// A subscriber for a new stream that tells the peer what the store holds already, so that the difference alone is
-    /// sent. Versions are made from the content: what the peer would send for it, if nothing has changed.
+    /// sent. What an `earlier` stream brought has the version that the peer gave it; for the rest versions are made from
+    /// the content: what a peer of ours would send for it, if nothing has changed.
     #[must_use]
-    pub fn resuming(from: From, snapshot: &Snapshot) -> Self {
-        let interests = kinds(&from).map(|kind| interest(kind, held(&from, kind, snapshot)));
-        let sink = Sink::new(interests);
-        Self { from, sink }
-    }
-
-    /// A subscriber for a new stream that goes on where an earlier one stopped, by the versions that the peer gave then.
-    #[must_use]
-    pub fn continuing(self) -> Self {
+    pub fn resuming(from: From, snapshot: &Snapshot, earlier: Option<&Self>) -> Self {
+        let interests: Vec<_> = kinds(&from)
+            .map(|kind| {
+                let mut held = held(&from, kind, snapshot);
+                let type_url = TypeUrl::from(wire::type_url(kind));
+                let known = earlier.and_then(|earlier| earlier.sink.held(&type_url));
+                for (name, version) in known.into_iter().flatten() {
+                    // What the store has lost since must come again.
+                    if let Some(made) = held.get_mut(name) {
+                        version.clone_into(made);
+                    }
+                }
+                interest(kind, held)
+            })
+            .collect();
         Self {
-            from: self.from,
-            sink: Sink::new(self.sink.into_interests()),
+            from,
+            sink: Sink::new(interests),
         }
     }
 

@@ -1,0 +1,205 @@
+//! One zone's downward stream: what global offers it.
+
+use std::sync::Arc;
+
+use kds_proto::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
+use tonic::{Status, Streaming};
+use tracing::{debug, info, warn};
+use zonal_delta::{Event, wire as delta_wire};
+use zonal_federation::wire;
+use zonal_kds::{Direction, Publisher};
+use zonal_store::Watch;
+
+use super::Shared;
+use super::peer::{NodeFacts, Peer};
+use super::service::{Outbox, ensure_zone};
+use super::zones::{Connection, Refusal, StreamKind};
+
+/// What global calls itself on these streams.
+const IDENTIFIER: &str = "global";
+
+pub(super) async fn run(
+    shared: Arc<Shared>,
+    peer: Peer,
+    mut incoming: Streaming<DeltaDiscoveryRequest>,
+    outbox: Outbox<DeltaDiscoveryResponse>,
+) {
+    let ended = match ensure_zone(&shared, &peer.zone).await {
+        Ok(()) => serve(&shared, &peer, &mut incoming, &outbox).await,
+        Err(status) => Err(status),
+    };
+    if let Err(status) = ended {
+        info!(zone = %peer.zone, reason = status.message(), "a downward stream ended");
+        // A peer that is gone cannot be told.
+        outbox.send(Err(status)).await.ok();
+    }
+}
+
+async fn serve(
+    shared: &Shared,
+    peer: &Peer,
+    incoming: &mut Streaming<DeltaDiscoveryRequest>,
+    outbox: &Outbox<DeltaDiscoveryResponse>,
+) -> Result<(), Status> {
+    let stop = shared.spawner.stop();
+    // Nothing is offered before the zone has said what it can do.
+    let first = tokio::select! {
+        () = stop.cancelled() => return Err(stopping()),
+        message = incoming.message() => match message? {
+            Some(first) => first,
+            None => return Ok(()),
+        },
+    };
+    let facts = NodeFacts::of(first.node.as_ref());
+    let connection = shared.zones.connect(peer, StreamKind::GlobalToZone, &facts);
+    shared.metrics.connected(&peer.zone);
+    info!(zone = %peer.zone, instance = facts.instance_id, "a zone connected");
+    let direction = Direction::Down {
+        zone: Arc::clone(&peer.zone),
+        features: facts.features,
+    };
+    let mut session = Session {
+        shared,
+        peer,
+        connection,
+        publisher: Publisher::new(direction, Arc::clone(&shared.encodings)),
+        watch: shared.store.watch(),
+        touched: true,
+    };
+    session.handle_snapshot();
+    session.handle_request(first)?;
+    let ended = session.drive(incoming, outbox).await;
+    shared.metrics.disconnected(&peer.zone);
+    ended
+}
+
+struct Session<'a> {
+    shared: &'a Shared,
+    peer: &'a Peer,
+    /// Dropped with the session, which is what makes the zone offline.
+    connection: Connection,
+    publisher: Publisher,
+    watch: Watch,
+    /// Something changed for this zone since it was last told a revision.
+    touched: bool,
+}
+
+impl Session<'_> {
+    async fn drive(
+        &mut self,
+        incoming: &mut Streaming<DeltaDiscoveryRequest>,
+        outbox: &Outbox<DeltaDiscoveryResponse>,
+    ) -> Result<(), Status> {
+        let stop = self.shared.spawner.stop();
+        let mut waiting = None;
+        loop {
+            let now = self.shared.clock.now();
+            if waiting.is_none() {
+                waiting = self.publisher.poll_response(now);
+            }
+            self.note_progress();
+            tokio::select! {
+                () = stop.cancelled() => return Err(stopping()),
+                () = outbox.closed() => return Ok(()),
+                permit = outbox.reserve(), if waiting.is_some() => {
+                    let (Ok(permit), Some(response)) = (permit, waiting.take()) else { return Ok(()) };
+                    self.shared.zones.sent(&self.connection, response.type_url.as_str());
+                    self.shared.metrics.sent(&self.peer.zone);
+                    permit.send(Ok(delta_wire::response(response, wire::ENVELOPE, IDENTIFIER)));
+                }
+                message = incoming.message() => match message? {
+                    Some(request) => self.handle_request(request)?,
+                    None => return Ok(()),
+                },
+                changes = self.watch.next() => {
+                    changes.map_err(|_closed| stopping())?;
+                    self.handle_snapshot();
+                }
+                () = self.shared.clock.sleep_until(self.publisher.next_timeout()) => {
+                    self.handle_timeout()?;
+                }
+            }
+        }
+    }
+
+    fn handle_snapshot(&mut self) {
+        let snapshot = Arc::clone(self.watch.seen());
+        self.touched |= self.publisher.handle_snapshot(&snapshot);
+        for problem in self.publisher.take_problems() {
+            warn!(zone = %self.peer.zone, key = %problem.key, error = %problem.cause, "a resource is withheld");
+        }
+    }
+
+    fn handle_request(&mut self, message: DeltaDiscoveryRequest) -> Result<(), Status> {
+        let request = delta_wire::parse_request(message)
+            .map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let at = self.watch.seen().revision();
+        let before = self.publisher.reached().unwrap_or_default();
+        for event in self
+            .publisher
+            .handle_request(self.shared.clock.now(), request)
+        {
+            match event {
+                Event::Acked { type_url, .. } => {
+                    self.shared.zones.acked(&self.connection, type_url.as_str());
+                }
+                Event::Nacked {
+                    type_url,
+                    names,
+                    message,
+                    ..
+                } => {
+                    warn!(zone = %self.peer.zone, kind = %type_url, ?names, reason = message, "a zone refused resources");
+                    self.shared
+                        .metrics
+                        .nacked(&self.peer.zone, type_url.as_str());
+                    let names = names.iter().map(ToString::to_string).collect();
+                    let kind = type_url.as_str().to_owned();
+                    let refusal = Refusal {
+                        kind,
+                        names,
+                        message,
+                        before,
+                        at,
+                    };
+                    self.shared.zones.nacked(&self.connection, refusal);
+                }
+                Event::Requested { type_url } | Event::Resubscribed { type_url } => {
+                    debug!(zone = %self.peer.zone, kind = %type_url, "a zone subscribed");
+                }
+                Event::Stalled { .. } => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn handle_timeout(&mut self) -> Result<(), Status> {
+        let stalled = self.publisher.handle_timeout(self.shared.clock.now());
+        match stalled.first() {
+            Some(Event::Stalled { type_url, .. }) => Err(Status::unavailable(format!(
+                "the zone has not answered for {type_url}; connect again"
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Tells what the zone has answered for. Revisions that change nothing for it pass in silence.
+    fn note_progress(&mut self) {
+        let Some(reached) = self.publisher.reached() else {
+            return;
+        };
+        let seen = self.watch.seen();
+        let announce = self.touched && reached == seen.revision();
+        if announce {
+            self.touched = false;
+        }
+        let epoch = seen.epoch().clone();
+        self.shared
+            .zones
+            .reached(&self.connection, &epoch, reached, announce);
+    }
+}
+
+pub(super) fn stopping() -> Status {
+    Status::unavailable("the global control plane is stopping; connect again")
+}

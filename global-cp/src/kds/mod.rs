@@ -1,0 +1,218 @@
+//! Global's end of the connections with zones.
+//!
+//! ```text
+//!              ┌ down: Publisher ─ follows the store ─▶ zone      ┐
+//! zone dials ──┤ up:   Subscriber ◀─ the zone's inventory         ├─ one task per stream, state per stream
+//!              │ admin: questions to the zone's proxies           │
+//!              └ exchange: revisions down, receipts up (our zones)┘
+//! ```
+//!
+//! Start at [`Kds`]. Nothing here has a tick: streams wake with the store, with a message, or at a deadline.
+
+mod admin;
+mod down;
+mod exchange;
+mod insight;
+mod metrics;
+mod peer;
+mod receipts;
+mod service;
+mod up;
+mod zones;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tonic::codec::CompressionEncoding;
+use tonic::metadata::MetadataMap;
+use tonic::service::Routes;
+use zonal_federation::{Border, Encodings};
+use zonal_model::ZoneName;
+use zonal_process::metrics::Registry;
+use zonal_process::{CancellationToken, Clock, Spawner};
+use zonal_rest::CommitTimes;
+use zonal_store::Store;
+
+use kds_proto::kuma::mesh::v1alpha1::global_kds_service_server::GlobalKdsServiceServer;
+use kds_proto::kuma::mesh::v1alpha1::kds_sync_service_server::KdsSyncServiceServer;
+use kds_proto::zonal::federation::v1::federation_server::FederationServer;
+
+pub use admin::{AdminError, AdminQuestion, AdminTarget};
+pub use zones::ZoneStanding;
+
+use admin::AdminStreams;
+use metrics::KdsMetrics;
+use zones::Zones;
+
+/// Says which zone a caller is, or refuses it. Given by the program, which knows the tokens.
+pub type Authorize = Arc<dyn Fn(&MetadataMap) -> Result<ZoneName, tonic::Status> + Send + Sync>;
+
+/// A message of a zone may be this large when it is unpacked. Kuma's own limit applies to the packed form, so a message
+/// of it can be larger than its 10 MiB.
+const MESSAGE_BYTES_MAX: usize = 64 << 20;
+
+/// How global speaks with zones.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The replica, as zones and people see it.
+    pub instance_id: String,
+    /// Version of the software, as zones and people see it.
+    pub software_version: String,
+    /// When zones should ask for health next; `None` leaves it to them.
+    pub health_interval: Option<Duration>,
+    /// How long counters of answers may wait before they are written to a zone's insight.
+    pub insight_flush: Duration,
+    /// How many subscriptions an insight keeps.
+    pub subscriptions_max: usize,
+    /// What crosses.
+    pub border: Border,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            instance_id: "global".to_owned(),
+            software_version: env!("CARGO_PKG_VERSION").to_owned(),
+            health_interval: None,
+            insight_flush: Duration::from_secs(10),
+            subscriptions_max: 10,
+            border: Border::default(),
+        }
+    }
+}
+
+/// Global's end of all zones' connections.
+#[derive(Clone)]
+pub struct Kds {
+    shared: Arc<Shared>,
+}
+
+impl fmt::Debug for Kds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Kds")
+            .field("settings", &self.shared.settings)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What every stream uses.
+struct Shared {
+    store: Arc<dyn Store>,
+    authorize: Authorize,
+    clock: Arc<dyn Clock>,
+    spawner: Spawner,
+    settings: Settings,
+    encodings: Arc<Encodings>,
+    zones: Zones,
+    admin: AdminStreams,
+    metrics: KdsMetrics,
+    /// Noted by [`Kds::keep_insights`].
+    commit_times: CommitTimes,
+}
+
+impl Kds {
+    /// Nothing is connected yet. The metrics go to `registry`.
+    #[must_use]
+    pub fn new(
+        store: Arc<dyn Store>,
+        authorize: Authorize,
+        clock: Arc<dyn Clock>,
+        spawner: Spawner,
+        settings: Settings,
+        registry: &mut Registry,
+    ) -> Self {
+        let encodings = Arc::new(Encodings::new(settings.border.clone()));
+        let zones = Zones::new(
+            settings.instance_id.clone(),
+            settings.subscriptions_max,
+            Arc::clone(&clock),
+        );
+        let shared = Shared {
+            store,
+            authorize,
+            clock,
+            spawner,
+            encodings,
+            zones,
+            admin: AdminStreams::default(),
+            metrics: KdsMetrics::register(registry),
+            commit_times: CommitTimes::default(),
+            settings,
+        };
+        Self {
+            shared: Arc::new(shared),
+        }
+    }
+
+    /// The gRPC services, to be served on the listener for zones.
+    #[must_use]
+    pub fn routes(&self) -> axum::Router {
+        let service = || service::Service(Arc::clone(&self.shared));
+        let gzip = CompressionEncoding::Gzip;
+        let sync = KdsSyncServiceServer::new(service())
+            .accept_compressed(gzip)
+            .send_compressed(gzip)
+            .max_decoding_message_size(MESSAGE_BYTES_MAX);
+        let global = GlobalKdsServiceServer::new(service())
+            .accept_compressed(gzip)
+            .send_compressed(gzip)
+            .max_decoding_message_size(MESSAGE_BYTES_MAX);
+        let federation = FederationServer::new(service())
+            .accept_compressed(gzip)
+            .send_compressed(gzip);
+        Routes::new(sync)
+            .add_service(global)
+            .add_service(federation)
+            .into_axum_router()
+    }
+
+    /// Keeps the zones' insights in the store and notes when revisions were committed, until `stop`. Without it
+    /// everything else works.
+    ///
+    /// # Errors
+    /// The store was closed.
+    pub async fn keep_insights(
+        self,
+        stop: CancellationToken,
+    ) -> Result<(), zonal_store::StoreError> {
+        let clock = Arc::clone(&self.shared.clock);
+        let noting = self.shared.commit_times.clone().follow(
+            Arc::clone(&self.shared.store),
+            Arc::new(move || clock.wall()),
+        );
+        tokio::select! {
+            kept = insight::keep(&self.shared, &stop) => kept,
+            () = noting => Ok(()),
+        }
+    }
+
+    /// How far revisions got, for the REST API.
+    #[must_use]
+    pub fn receipts(&self) -> Arc<dyn zonal_rest::Receipts> {
+        Arc::new(receipts::FromZones(Arc::clone(&self.shared)))
+    }
+
+    /// Asks a proxy of a zone through the zone's connection.
+    ///
+    /// # Errors
+    /// The zone is not connected, does not answer in time, or says why it cannot.
+    pub async fn ask(
+        &self,
+        zone: &str,
+        question: AdminQuestion,
+        target: AdminTarget,
+    ) -> Result<Bytes, AdminError> {
+        self.shared
+            .admin
+            .ask(&*self.shared.clock, zone, question, target)
+            .await
+    }
+
+    /// Where each zone that ever connected stands, by name.
+    #[must_use]
+    pub fn standings(&self) -> Vec<(String, ZoneStanding)> {
+        self.shared.zones.standings()
+    }
+}
