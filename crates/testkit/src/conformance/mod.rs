@@ -5,6 +5,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+pub mod crosszone;
 pub mod resource_validation;
 pub mod rest_crud;
 
@@ -25,7 +26,10 @@ impl SuiteResult {
     /// A suite of which nothing ran yet.
     #[must_use]
     pub fn new(name: impl Into<String>) -> Self {
-        Self { name: name.into(), ..Self::default() }
+        Self {
+            name: name.into(),
+            ..Self::default()
+        }
     }
 
     /// Counts a case: it passed, or what differs.
