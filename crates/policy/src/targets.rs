@@ -1,17 +1,17 @@
 //! What `to` entries and backend references can name: services, external services and routes of a mesh.
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use imbl::{OrdMap, OrdSet};
 use serde::Deserialize;
-use zonal_model::{Kind, Kri, Labels, Resource, labels};
+use zonal_model::{Key, Kind, Kri, Labels, Resource, labels};
 
 use crate::policy::TargetRef;
 use crate::select::is_subset;
 
 /// One thing that can be named.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     /// Its identifier, without section.
     pub kri: Kri,
@@ -25,6 +25,16 @@ pub struct Target {
 }
 
 impl Target {
+    fn read(resource: &Resource) -> Option<Self> {
+        Some(Self {
+            ports: ports_of(resource)?,
+            kri: Kri::of(resource)?,
+            labels: resource.meta.labels.clone(),
+            display_name: resource.display_name().into(),
+            created: resource.meta.creation_time.as_nanosecond(),
+        })
+    }
+
     /// The port of that name or number.
     #[must_use]
     pub fn port(&self, section: &str) -> Option<&TargetPort> {
@@ -87,12 +97,13 @@ pub struct ResolvedBackend {
     pub weight: u32,
 }
 
-/// All targets of a mesh.
+/// All targets of a mesh. A clone shares everything that does not change.
 #[derive(Clone, Debug)]
 pub struct Targets {
     mesh: Arc<str>,
-    by_kri: BTreeMap<Kri, Arc<Target>>,
-    by_display_name: BTreeMap<(Kind, Arc<str>), Vec<Arc<Target>>>,
+    by_kri: OrdMap<Kri, Arc<Target>>,
+    by_key: OrdMap<Key, Kri>,
+    by_display_name: OrdMap<(Kind, Arc<str>), OrdSet<Kri>>,
 }
 
 impl Targets {
@@ -100,30 +111,59 @@ impl Targets {
     pub fn new<'a>(mesh: &str, resources: impl IntoIterator<Item = &'a Resource>) -> Self {
         let mut targets = Self {
             mesh: mesh.into(),
-            by_kri: BTreeMap::new(),
-            by_display_name: BTreeMap::new(),
+            by_kri: OrdMap::new(),
+            by_key: OrdMap::new(),
+            by_display_name: OrdMap::new(),
         };
         for resource in resources {
-            if *resource.key.mesh == *mesh
-                && let Some(ports) = ports_of(resource)
-                && let Some(kri) = Kri::of(resource)
-            {
-                let target = Arc::new(Target {
-                    kri,
-                    labels: resource.meta.labels.clone(),
-                    display_name: resource.display_name().into(),
-                    ports,
-                    created: resource.meta.creation_time.as_nanosecond(),
-                });
-                targets
-                    .by_display_name
-                    .entry((resource.key.kind, Arc::clone(&target.display_name)))
-                    .or_default()
-                    .push(Arc::clone(&target));
-                targets.by_kri.insert(target.kri.clone(), target);
-            }
+            targets.put(resource);
         }
         targets
+    }
+
+    /// Adds a target or replaces the one of that key; whether references can mean something else now. Resources that
+    /// are no targets of this mesh change nothing.
+    pub fn put(&mut self, resource: &Resource) -> bool {
+        let new = (*resource.key.mesh == *self.mesh)
+            .then(|| Target::read(resource))
+            .flatten();
+        let Some(new) = new else {
+            return self.remove(&resource.key);
+        };
+        let old = self
+            .by_key
+            .get(&resource.key)
+            .and_then(|kri| self.by_kri.get(kri));
+        if old.is_some_and(|old| **old == new) {
+            return false;
+        }
+        self.remove(&resource.key);
+        let name = (new.kri.kind, Arc::clone(&new.display_name));
+        self.by_display_name
+            .entry(name)
+            .or_default()
+            .insert(new.kri.clone());
+        self.by_key.insert(resource.key.clone(), new.kri.clone());
+        self.by_kri.insert(new.kri.clone(), Arc::new(new));
+        true
+    }
+
+    /// Takes a target out; whether it was there.
+    pub fn remove(&mut self, key: &Key) -> bool {
+        let Some(kri) = self.by_key.remove(key) else {
+            return false;
+        };
+        let Some(target) = self.by_kri.remove(&kri) else {
+            return false;
+        };
+        let name = (kri.kind, Arc::clone(&target.display_name));
+        if let Some(kris) = self.by_display_name.get_mut(&name) {
+            kris.remove(&kri);
+            if kris.is_empty() {
+                self.by_display_name.remove(&name);
+            }
+        }
+        true
     }
 
     /// The mesh.
@@ -205,8 +245,9 @@ impl Targets {
         let named = wanted.get(labels::DISPLAY_NAME).map(|name| {
             self.by_display_name
                 .get(&(kind, name.as_str().into()))
-                .map(Vec::as_slice)
-                .unwrap_or_default()
+                .into_iter()
+                .flatten()
+                .filter_map(|kri| self.by_kri.get(kri))
         });
         let all = named.is_none().then(|| {
             self.by_kri
@@ -305,4 +346,33 @@ struct ExternalMatch {
     port: u16,
     #[serde(default)]
     protocol: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use zonal_model::Json;
+
+    #[test]
+    fn only_what_references_can_tell_apart_is_a_change() {
+        let key = Key::new(Kind::MeshService, "default", "api");
+        let mut api = Resource::new(
+            key.clone(),
+            Json::parse(r#"{"ports":[{"port":80}]}"#).unwrap(),
+        );
+        let mut targets = Targets::new("default", [&api]);
+        api.status = Some(Json::empty_object());
+        assert!(!targets.put(&api), "the status is no part of it");
+        api.meta.labels.insert("team".to_owned(), "x".to_owned());
+        assert!(targets.put(&api));
+        let by_team = TargetRef {
+            kind: "MeshService".to_owned(),
+            labels: Some([("team".to_owned(), "x".to_owned())].into()),
+            section_name: None,
+        };
+        assert_eq!(targets.resolve(&by_team).len(), 1);
+        assert!(targets.remove(&key));
+        assert!(!targets.remove(&key));
+        assert_eq!(targets.resolve(&by_team).len(), 0);
+    }
 }
