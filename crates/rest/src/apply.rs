@@ -44,8 +44,9 @@ pub(crate) fn admit(
     wanted: &Wanted<'_>,
 ) -> Result<Admitted, Problem> {
     let place = wanted.place;
-    let parsed = dialect::parse(place.kind, wanted.document)?;
     let existing = snapshot.get(&place.key()).map(Arc::clone);
+    let existing_resource = existing.as_deref().map(|stored| &stored.resource);
+    let parsed = dialect::parse(place.kind, wanted.document, existing_resource)?;
     let here = dialect::here(state);
     // Who asks is looked at after what is asked, and before what only the store knows.
     let violations = admission::check_write(&parsed, Some(&place.key()), &here);
@@ -53,7 +54,6 @@ pub(crate) fn admit(
         return Err(Problem::invalid(Title::Process, violations));
     }
     state.access.check_kind(user, place.kind)?;
-    let existing_resource = existing.as_deref().map(|stored| &stored.resource);
     let resource = admission::admit(&parsed, Some(&place.key()), &here, existing_resource)
         .map_err(dialect::refused)?;
     let along = state

@@ -10,10 +10,27 @@ use crate::problem::{Problem, Title};
 use crate::state::RestState;
 
 /// Reads a document that should be of a kind.
-pub(crate) fn parse(kind: Kind, document: &Value) -> Result<Document, Problem> {
+pub(crate) fn parse(
+    kind: Kind,
+    document: &Value,
+    existing: Option<&Resource>,
+) -> Result<Document, Problem> {
     parse::body(kind, document).map_err(|error| match error {
         ParseError::Shape(text) => Problem::bad_request(text),
-        ParseError::Invalid(violations) => Problem::invalid(Title::Process, violations),
+        ParseError::Invalid(violations) => {
+            // Clients know a destination's name as the last thing that is looked at.
+            let only_name = kind.descriptor().destination
+                && violations
+                    .0
+                    .iter()
+                    .all(|violation| violation.field == "name");
+            let title = match existing {
+                _ if !only_name => Title::Process,
+                Some(_) => Title::Update,
+                None => Title::Create,
+            };
+            Problem::invalid(title, violations)
+        }
         ParseError::Kind(unknown) => Problem::bad_request(unknown.to_string()),
     })
 }

@@ -1,0 +1,197 @@
+//! The sentences that clients of the dialect know.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use http::Request;
+use serde_json::Value;
+use tower::ServiceExt;
+use zonal_model::{Json, Key, Kind, Mode, Resource};
+use zonal_rest::{RestState, router};
+use zonal_store::{Batch, MemoryStore, Store};
+
+fn api(mode: Mode, resources: &[Resource]) -> Router {
+    let store = Arc::new(MemoryStore::new(Arc::new(|| jiff::Timestamp::UNIX_EPOCH)));
+    let mesh = Resource::new(Key::global(Kind::Mesh, "default"), Json::empty_object());
+    let batch = resources
+        .iter()
+        .cloned()
+        .fold(Batch::new().put(mesh), Batch::put);
+    store.commit_now(batch).unwrap();
+    let zone = mode.is_zone().then_some("east");
+    router(RestState::new(store as Arc<dyn Store>, mode, zone))
+}
+
+async fn call(api: &Router, method: &str, path: &str, body: &str) -> (u16, Value) {
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header("content-type", "application/json")
+        .body(Body::from(body.to_owned()))
+        .unwrap();
+    let response = api.clone().oneshot(request).await.unwrap();
+    let status = response.status().as_u16();
+    let bytes = to_bytes(response.into_body(), usize::MAX).await.unwrap();
+    (
+        status,
+        serde_json::from_slice(&bytes).unwrap_or(Value::Null),
+    )
+}
+
+/// `want`: the title, then the detail or the violations, one per line.
+#[track_caller]
+fn check((status, body): (u16, Value), want_status: u16, want: &[&str]) {
+    assert_eq!(status, want_status, "{body:#}");
+    let mut got = vec![body["title"].as_str().unwrap_or_default().to_owned()];
+    match body["causes"].as_array() {
+        Some(causes) => {
+            for cause in causes {
+                let text = |member: &str| cause[member].as_str().unwrap();
+                got.push(format!("{}: {}", text("field"), text("message")));
+            }
+        }
+        None => got.push(body["detail"].as_str().unwrap_or_default().to_owned()),
+    }
+    assert_eq!(got, want);
+    assert_eq!(
+        body["detail"], body["details"],
+        "old clients read the second one"
+    );
+}
+
+const DATAPLANE: &str = "/meshes/default/dataplanes/dp";
+
+#[tokio::test]
+async fn a_body_that_does_not_fit_its_path() {
+    let api = api(Mode::StandaloneZone, &[]);
+    let body = r#"{"type":"Dataplane","mesh":"In valid","name":"In valid",
+        "networking":{"address":"10.0.0.1","inbound":[{"port":80}]}}"#;
+    let want = [
+        "Could not process a resource",
+        "name: name from the URL has to be the same as in body",
+        "mesh: mesh from the URL has to be the same as in body",
+        "name: invalid characters. A lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character",
+        "mesh: invalid characters. Valid characters are numbers, lowercase latin letters and '-', '_', '.' symbols.",
+    ];
+    check(call(&api, "PUT", DATAPLANE, body).await, 400, &want);
+}
+
+#[tokio::test]
+async fn a_body_that_is_no_json() {
+    let api = api(Mode::StandaloneZone, &[]);
+    let want = [
+        "Bad Request",
+        "invalid Dataplane object: \"invalid character ',' looking for beginning of object key string\"",
+    ];
+    check(call(&api, "PUT", DATAPLANE, "{,}").await, 400, &want);
+}
+
+#[tokio::test]
+async fn a_name_that_is_too_long_for_a_destination() {
+    let api = api(Mode::StandaloneZone, &[]);
+    let name = "a".repeat(64);
+    let body = format!(
+        r#"{{"type":"MeshMultiZoneService","mesh":"default","name":"{name}",
+        "spec":{{"selector":{{"meshService":{{"matchLabels":{{"a":"b"}}}}}},"ports":[{{"port":80,"appProtocol":"http"}}]}}}}"#
+    );
+    let path = format!("/meshes/default/meshmultizoneservices/{name}");
+    let want = [
+        "Failed to create a resource",
+        "name: must be no more than 63 characters",
+    ];
+    check(call(&api, "PUT", &path, &body).await, 400, &want);
+}
+
+#[tokio::test]
+async fn what_is_missing() {
+    let api = api(Mode::Global, &[]);
+    let not_found = "Not found";
+    let mesh = ["Failed to retrieve Mesh", not_found];
+    check(
+        call(&api, "GET", "/meshes/no/meshtimeouts", "").await,
+        404,
+        &mesh,
+    );
+    check(
+        call(&api, "PUT", "/meshes/no/meshtimeouts/a", "{").await,
+        404,
+        &mesh,
+    );
+    check(
+        call(&api, "DELETE", "/meshes/no/meshtimeouts/a", "").await,
+        404,
+        &mesh,
+    );
+    let one = ["Could not retrieve a resource", not_found];
+    check(
+        call(&api, "GET", "/meshes/default/meshtimeouts/a", "").await,
+        404,
+        &one,
+    );
+    let gone = ["Could not delete a resource", not_found];
+    check(
+        call(&api, "DELETE", "/meshes/default/meshtimeouts/a", "").await,
+        404,
+        &gone,
+    );
+}
+
+#[tokio::test]
+async fn what_belongs_to_another_place_stays() {
+    let mut foreign = Resource::new(
+        Key::new(Kind::MeshTimeout, "default", "a"),
+        Json::empty_object(),
+    );
+    foreign
+        .meta
+        .labels
+        .insert("kuma.io/origin".into(), "global".into());
+    let api = api(Mode::FederatedZone, &[foreign]);
+    let want = [
+        "Could not delete a resource",
+        "[\"kuma.io/origin\"]: the origin label must be set to 'zone'",
+    ];
+    check(
+        call(&api, "DELETE", "/meshes/default/meshtimeouts/a", "").await,
+        400,
+        &want,
+    );
+}
+
+#[tokio::test]
+async fn a_zone_that_is_connected_stays() {
+    let zone = Resource::new(Key::global(Kind::Zone, "east"), Json::empty_object());
+    let insight = |text: &str| {
+        Resource::new(
+            Key::global(Kind::ZoneInsight, "east"),
+            Json::parse(text).unwrap(),
+        )
+    };
+    let online = r#"{"subscriptions":[{"connectTime":"2026-01-01T00:00:00Z"}]}"#;
+    let connected = api(Mode::Global, &[zone.clone(), insight(online)]);
+    let want = [
+        "Could not delete a resource",
+        "zone: unable to delete Zone, Zone CP is still connected, please shut it down first",
+    ];
+    check(
+        call(&connected, "DELETE", "/zones/east", "").await,
+        400,
+        &want,
+    );
+    let gone = r#"{"subscriptions":[{"connectTime":"2026-01-01T00:00:00Z","disconnectTime":"2026-01-01T00:01:00Z"}]}"#;
+    let left = api(Mode::Global, &[zone, insight(gone)]);
+    assert_eq!(call(&left, "DELETE", "/zones/east", "").await.0, 200);
+    assert_eq!(
+        call(&left, "GET", "/zone-insights/east", "").await.0,
+        404,
+        "it goes along"
+    );
+}
