@@ -126,7 +126,7 @@ impl FromStr for Kri {
         if prefix != "kri" {
             return Err(KriError::Prefix(text.to_owned()));
         }
-        let kind = Kind::by_short(short).ok_or_else(|| KriError::ShortName(text.to_owned()))?;
+        let kind = Kind::by_short(short).ok_or_else(|| KriError::ShortName(short.to_owned()))?;
         Ok(Self {
             kind,
             mesh: mesh.to_owned(),
@@ -174,7 +174,7 @@ mod tests {
         );
         check(
             "kri_zz____x_",
-            "unknown short name of resource type: \"kri_zz____x_\"",
+            "unknown short name of resource type: \"zz\"",
         );
     }
 
