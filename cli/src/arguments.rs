@@ -376,6 +376,7 @@ mod tests {
     }
 
     #[track_caller]
+    #[expect(clippy::needless_pass_by_value, reason = "the cases read better")]
     fn check_wait(line: &str, want: Option<Condition>) {
         match parse(line).unwrap().command {
             Command::Apply(apply) => assert_eq!(apply.waiting.wait, want, "{line}"),

@@ -326,7 +326,7 @@ mod tests {
                 "c.yaml",
                 "apiVersion: v1\nkind: Mesh\nmetadata: {name: default}\n",
             ),
-            ("d.yaml", "type: T\nname: n\n---\ntype: T\nname: n\n"),
+            ("d.yaml", "type: T\nname: twin\n---\ntype: T\nname: twin\n"),
             ("e.yaml", "type: T\nname: 5\n"),
         ]);
         let said = run(&[folder.path().to_owned(), "no-such-file.yaml".into()], "").unwrap_err();
@@ -336,7 +336,7 @@ mod tests {
             "a.yaml, document 3`: not a resource",
             "b.yaml`: line ",
             "c.yaml`: `type` and `name` missing: this is the Kubernetes form",
-            "d.yaml, document 2`: T n is in `",
+            "d.yaml, document 2`: T twin is in `",
             "e.yaml`: `name` is no text",
             "cannot read `no-such-file.yaml`",
         ] {

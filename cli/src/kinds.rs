@@ -36,7 +36,7 @@ fn unknown(text: &str, wanted: &str) -> Failure {
             )
         })
         .min()
-        .filter(|(distance, _)| *distance <= 3);
+        .filter(|(distance, _)| distance * 3 <= wanted.len());
     match nearest {
         Some((_, path)) => failure.hint(format!("did you mean `{path}`?")),
         None => failure.hint(format!(
