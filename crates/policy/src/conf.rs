@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
-use zonal_model::GoDuration;
+use zonal_model::{GoDuration, Kind};
 
 use crate::targets::BackendRef;
 
@@ -492,6 +492,28 @@ pub struct TcpRouteConf {
 pub struct TcpRuleConf {
     /// The destinations and their shares.
     pub backend_refs: Option<Vec<BackendRef>>,
+}
+
+/// Whether a conf of one policy can be read where there is a typed form of it. Checked before it is merged with those of
+/// others, which it would make unreadable too.
+pub(crate) fn check(
+    kind: Kind,
+    conf: &Value,
+) -> Result<(), serde_path_to_error::Error<serde_json::Error>> {
+    fn read<'a, T: Deserialize<'a>>(
+        conf: &'a Value,
+    ) -> Result<(), serde_path_to_error::Error<serde_json::Error>> {
+        serde_path_to_error::deserialize::<_, T>(conf).map(|_| ())
+    }
+    match kind {
+        Kind::MeshTimeout => read::<TimeoutConf>(conf),
+        Kind::MeshRetry => read::<RetryConf>(conf),
+        Kind::MeshCircuitBreaker => read::<CircuitBreakerConf>(conf),
+        Kind::MeshTrafficPermission => read::<PermissionConf>(conf),
+        Kind::MeshHTTPRoute => read::<HttpRouteConf>(conf),
+        Kind::MeshTCPRoute => read::<TcpRouteConf>(conf),
+        _ => read::<serde::de::IgnoredAny>(conf),
+    }
 }
 
 /// A member that is a number or a number as text, kept as text.

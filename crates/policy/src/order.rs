@@ -37,11 +37,11 @@ pub(crate) fn compare_entries(
     a: (Rank, &TargetRef, &str),
     b: (Rank, &TargetRef, &str),
 ) -> Ordering {
-    let key = |(rank, to, name): (Rank, &TargetRef, &str)| {
-        let section = u8::from(to.kind == "MeshService" && to.section().is_some());
-        (rank, kind_rank(&to.kind), section, Reverse(name.to_owned()))
-    };
-    key(a).cmp(&key(b))
+    let section = |to: &TargetRef| u8::from(to.kind == "MeshService" && to.section().is_some());
+    a.0.cmp(&b.0)
+        .then_with(|| kind_rank(&a.1.kind).cmp(&kind_rank(&b.1.kind)))
+        .then_with(|| section(a.1).cmp(&section(b.1)))
+        .then_with(|| b.2.cmp(a.2))
 }
 
 const fn origin_rank(origin: Option<&str>) -> u8 {

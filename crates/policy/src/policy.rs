@@ -103,12 +103,12 @@ impl Policy {
             .typed()
             .map_err(|error| problem(format!("spec.{error}")))?;
         let target_ref = spec.target_ref.unwrap_or_else(TargetRef::mesh);
-        let to = spec
+        let to: Vec<ToEntry> = spec
             .to
             .into_iter()
             .map(|item| item.into_entry(kind))
             .collect();
-        let rules = spec
+        let rules: Vec<RulesEntry> = spec
             .rules
             .into_iter()
             .map(|item| RulesEntry {
@@ -116,6 +116,20 @@ impl Policy {
                 conf: item.default.unwrap_or_else(empty),
             })
             .collect();
+        for (list, index, conf) in to
+            .iter()
+            .enumerate()
+            .map(|(index, item)| ("to", index, &item.conf))
+            .chain(
+                rules
+                    .iter()
+                    .enumerate()
+                    .map(|(index, item)| ("rules", index, &item.conf)),
+            )
+        {
+            crate::conf::check(kind, conf)
+                .map_err(|error| problem(format!("spec.{list}[{index}]: {error}")))?;
+        }
         Ok(Self {
             kri: Kri::of(resource).ok_or_else(|| problem(format!("{kind} has no identifier")))?,
             rank: Rank::of(resource, &target_ref),

@@ -218,6 +218,18 @@ fn what_cannot_be_read_is_named_and_harms_nobody() {
     );
     assert!(problems[0].contains("to[0].targetRef.kind"), "{problems:?}");
     assert_eq!(policies.of_kind(Kind::MeshTimeout).count(), 1);
+
+    // A conf that would make the merged one unreadable for all.
+    let odd = json!({"to": [{"targetRef": {"kind": "Mesh"}, "default": {"idleTimeout": "soon"}}]});
+    let answer = answer(
+        &[timeout("odd", &json!({}), &odd), good],
+        &subject(&json!({})),
+    );
+    let api: Kri = "kri_msvc_default_east__api_http".parse().unwrap();
+    assert_eq!(
+        answer.timeout(&api, None).idle_timeout,
+        Some(Duration::from_secs(1))
+    );
 }
 
 #[test]
