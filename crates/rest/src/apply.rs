@@ -1,10 +1,11 @@
 //! What stands between a document and the store: its rules, its labels, who may, and what must go along.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use http::StatusCode;
 use serde_json::Value;
-use zonal_model::{Kind, Resource, admission};
+use zonal_model::{Key, Kind, Resource, admission};
 use zonal_store::{Batch, Expect, Op, Revision, Snapshot, StoreError, Stored};
 
 use crate::access::User;
@@ -111,7 +112,7 @@ pub(crate) async fn keep_one(
     condition: Condition,
 ) -> Result<Revision, Problem> {
     let mut batch = Batch {
-        ops: add_along(snapshot, admitted.along, &[]),
+        ops: add_along(snapshot, admitted.along, &BTreeSet::new()),
     };
     batch = batch.put_if(admitted.resource, admitted.expect);
     let committed = state.store.commit(batch).await;
@@ -121,12 +122,12 @@ pub(crate) async fn keep_one(
 }
 
 /// What goes along, without what the request itself says.
-pub(crate) fn add_along(snapshot: &Snapshot, along: Vec<Op>, own: &[Place]) -> Vec<Op> {
+pub(crate) fn add_along(snapshot: &Snapshot, along: Vec<Op>, own: &BTreeSet<Key>) -> Vec<Op> {
     along
         .into_iter()
         .filter(|op| {
             let key = op.key();
-            let said = own.iter().any(|place| place.key() == *key);
+            let said = own.contains(key);
             let there = matches!(
                 op,
                 Op::Put {

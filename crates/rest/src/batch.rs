@@ -1,5 +1,6 @@
 //! Several documents in one request: all are kept in one revision, or none.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::response::Response;
@@ -161,17 +162,17 @@ fn places(
     tasks: &[Task],
     problems: &mut Vec<DocumentProblem>,
 ) -> Vec<Option<Place>> {
-    let new_meshes: Vec<&str> = tasks
+    let new_meshes: BTreeSet<&str> = tasks
         .iter()
         .filter(|task| matches!(task, Task::Put(_)) && text(task.document(), "type") == "Mesh")
         .map(|task| text(task.document(), "name"))
         .collect();
-    let mut seen: Vec<Place> = Vec::new();
+    let mut seen: BTreeSet<Key> = BTreeSet::new();
     let mut places = Vec::new();
     for (index, task) in tasks.iter().enumerate() {
         let place = place_of(state, task.document()).and_then(|place| {
             let mesh_is_there = place.kind.descriptor().scope == Scope::Global
-                || new_meshes.contains(&place.mesh.as_str())
+                || new_meshes.contains(place.mesh.as_str())
                 || snapshot
                     .get(&Key::global(Kind::Mesh, &place.mesh))
                     .is_some();
@@ -181,7 +182,7 @@ fn places(
                     format!("mesh of name {} is not found", place.mesh),
                 ));
             }
-            if seen.contains(&place) {
+            if seen.contains(&place.key()) {
                 return Err(single(
                     "name",
                     format!("{} is in this request twice", place.key()),
@@ -191,7 +192,7 @@ fn places(
         });
         match place {
             Ok(place) => {
-                seen.push(place.clone());
+                seen.insert(place.key());
                 places.push(Some(place));
             }
             Err(problem) => {
@@ -310,7 +311,7 @@ async fn keep(
             *index,
         )
     });
-    let own: Vec<Place> = steps.iter().map(|(_, place, _)| place.clone()).collect();
+    let own: BTreeSet<Key> = steps.iter().map(|(_, place, _)| place.key()).collect();
     let mut ops: Vec<Op> = Vec::new();
     for (_, _, step) in steps.iter() {
         match step {

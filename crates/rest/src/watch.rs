@@ -9,7 +9,7 @@
 //! A `synced` line ends each group: whoever read so far has the state of that revision. The stream begins with
 //! everything there is, or with `since` and `epoch` of an earlier `synced` line with what changed after it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::convert::Infallible;
 use std::sync::Arc;
 
@@ -53,11 +53,21 @@ struct Put<'a> {
     resource: RestJson<'a>,
 }
 
-/// Lines not yet sent, and where the next come from.
+/// One line to be.
+enum Event {
+    Put(Arc<Stored>),
+    Removed(Key, Revision),
+    Synced(Arc<Snapshot>),
+}
+
+/// How much is printed ahead of a slow reader.
+const CHUNK_BYTES: usize = 64 << 10;
+
+/// Events not yet sent, and where the next come from. A reader that is slow costs pointers, not text.
 struct Feed {
     scope: Scope,
     watch: Watch,
-    first: Option<Bytes>,
+    pending: VecDeque<Event>,
     stop: CancellationToken,
     _permit: OwnedSemaphorePermit,
 }
@@ -71,52 +81,62 @@ pub(crate) async fn get(state: Arc<RestState>, call: Call) -> Result<Response, P
         .try_acquire_owned()
         .map_err(|_full| Problem::unavailable("too many are watching or waiting"))?;
     let watch = state.store.watch();
-    let first = first(&scope, watch.seen(), &call)?;
+    let pending = first(&scope, watch.seen(), &call)?;
+    let revision = watch.seen().revision();
     let feed = Feed {
         scope,
         watch,
-        first: Some(first),
+        pending,
         stop: state.stop.clone(),
         _permit: permit,
     };
     let lines = futures::stream::unfold(feed, async |mut feed| {
-        if let Some(first) = feed.first.take() {
-            return Some((Ok::<Bytes, Infallible>(first), feed));
-        }
-        loop {
-            let changes = tokio::select! {
-                changes = feed.watch.next() => changes.ok()?,
-                () = feed.stop.cancelled() => return None,
-            };
-            let mut lines = Vec::new();
-            let mut any = false;
-            for kind in &feed.scope.kinds {
-                for change in changes.to.changes_of_kind_since(*kind, &changes.from) {
-                    if !feed.scope.has(&change.key) {
-                        continue;
-                    }
-                    any = true;
-                    match &change.new {
-                        Some(stored) => put(&mut lines, stored),
-                        None => removed(&mut lines, &change.key, changes.to.revision()),
-                    }
-                }
-            }
-            if any {
-                synced(&mut lines, &changes.to);
-                return Some((Ok(Bytes::from(lines)), feed));
-            }
-        }
+        let lines = feed.next().await?;
+        Some((Ok::<Bytes, Infallible>(lines), feed))
     });
     let mut response = Response::new(Body::from_stream(lines));
     response.headers_mut().insert(
         header::CONTENT_TYPE,
         HeaderValue::from_static("application/x-ndjson"),
     );
-    Ok(reply::with_revision(
-        response,
-        state.store.snapshot().revision(),
-    ))
+    Ok(reply::with_revision(response, revision))
+}
+
+impl Feed {
+    /// The next lines; `None` when the process stops.
+    async fn next(&mut self) -> Option<Bytes> {
+        while self.pending.is_empty() {
+            let changes = tokio::select! {
+                changes = self.watch.next() => changes.ok()?,
+                () = self.stop.cancelled() => return None,
+            };
+            let revision = changes.to.revision();
+            for kind in &self.scope.kinds {
+                for change in changes.to.changes_of_kind_since(*kind, &changes.from) {
+                    if self.scope.has(&change.key) {
+                        self.pending.push_back(match change.new {
+                            Some(stored) => Event::Put(stored),
+                            None => Event::Removed(change.key, revision),
+                        });
+                    }
+                }
+            }
+            if !self.pending.is_empty() {
+                self.pending.push_back(Event::Synced(changes.to));
+            }
+        }
+        let mut lines = Vec::new();
+        while lines.len() < CHUNK_BYTES
+            && let Some(event) = self.pending.pop_front()
+        {
+            match event {
+                Event::Put(stored) => put(&mut lines, &stored),
+                Event::Removed(key, revision) => removed(&mut lines, &key, revision),
+                Event::Synced(snapshot) => synced(&mut lines, &snapshot),
+            }
+        }
+        Some(Bytes::from(lines))
+    }
 }
 
 fn kinds(state: &RestState, call: &Call) -> Result<BTreeSet<Kind>, Problem> {
@@ -145,8 +165,8 @@ fn kinds(state: &RestState, call: &Call) -> Result<BTreeSet<Kind>, Problem> {
 }
 
 /// What the stream begins with.
-fn first(scope: &Scope, snapshot: &Snapshot, call: &Call) -> Result<Bytes, Problem> {
-    let mut lines = Vec::new();
+fn first(scope: &Scope, snapshot: &Arc<Snapshot>, call: &Call) -> Result<VecDeque<Event>, Problem> {
+    let mut events = VecDeque::new();
     let since = call.query.get("since").filter(|since| !since.is_empty());
     let since = match since {
         None => Revision::ZERO,
@@ -166,19 +186,19 @@ fn first(scope: &Scope, snapshot: &Snapshot, call: &Call) -> Result<Bytes, Probl
                 format!("revision {since} is too long ago or of another store: watch without `since`"),
             )
         })?;
-        for (key, revision) in removals.iter().filter(|(key, _)| scope.has(key)) {
-            removed(&mut lines, key, *revision);
+        for (key, revision) in removals.into_iter().filter(|(key, _)| scope.has(key)) {
+            events.push_back(Event::Removed(key, revision));
         }
     }
     for kind in &scope.kinds {
         for stored in snapshot.list(*kind) {
             if stored.revision > since && scope.has(&stored.resource.key) {
-                put(&mut lines, stored);
+                events.push_back(Event::Put(Arc::clone(stored)));
             }
         }
     }
-    synced(&mut lines, snapshot);
-    Ok(Bytes::from(lines))
+    events.push_back(Event::Synced(Arc::clone(snapshot)));
+    Ok(events)
 }
 
 fn put(lines: &mut Vec<u8>, stored: &Stored) {

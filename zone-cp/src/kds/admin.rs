@@ -80,7 +80,10 @@ impl EnvoyAdmin for NoEnvoyAdmin {
         _question: AdminQuestion,
         target: AdminTarget,
     ) -> BoxFuture<'_, Result<Bytes, String>> {
-        let text = format!("this zone cannot ask {} `{}/{}`", target.kind, target.mesh, target.name);
+        let text = format!(
+            "this zone cannot ask {} `{}/{}`",
+            target.kind, target.mesh, target.name
+        );
         Box::pin(async move { Err(text) })
     }
 }
@@ -100,8 +103,14 @@ pub(super) async fn run(shared: &Shared, link: &Link) -> Infallible {
         let opened = link.global().stream_xds_configs(call).await;
         let read = |asked: XdsConfigRequest| Asked {
             id: asked.request_id,
-            question: AdminQuestion::Config { endpoints: asked.include_eds },
-            target: target(asked.resource_type, asked.resource_mesh, asked.resource_name),
+            question: AdminQuestion::Config {
+                endpoints: asked.include_eds,
+            },
+            target: target(
+                asked.resource_type,
+                asked.resource_mesh,
+                asked.resource_name,
+            ),
         };
         let write = |request_id, answer| {
             use xds_config_response::Result as Given;
@@ -123,7 +132,11 @@ pub(super) async fn run(shared: &Shared, link: &Link) -> Infallible {
                 used_only: asked.used_only,
             },
             id: asked.request_id,
-            target: target(asked.resource_type, asked.resource_mesh, asked.resource_name),
+            target: target(
+                asked.resource_type,
+                asked.resource_mesh,
+                asked.resource_name,
+            ),
         };
         let write = |request_id, answer| {
             use stats_response::Result as Given;
@@ -140,9 +153,15 @@ pub(super) async fn run(shared: &Shared, link: &Link) -> Infallible {
         let call = link.request(ReceiverStream::new(outgoing));
         let opened = link.global().stream_clusters(call).await;
         let read = |asked: ClustersRequest| Asked {
-            question: AdminQuestion::Clusters { json: asked.format() == AdminOutputFormat::Json },
+            question: AdminQuestion::Clusters {
+                json: asked.format() == AdminOutputFormat::Json,
+            },
             id: asked.request_id,
-            target: target(asked.resource_type, asked.resource_mesh, asked.resource_name),
+            target: target(
+                asked.resource_type,
+                asked.resource_mesh,
+                asked.resource_name,
+            ),
         };
         let write = |request_id, answer| {
             use clusters_response::Result as Given;
@@ -176,8 +195,15 @@ where
             return std::future::pending().await;
         }
         let delay = backoff.next_delay(shared.clock.now().saturating_duration_since(started));
-        debug!(stream, reason = status.message(), "an admin stream ended and is opened again");
-        shared.clock.sleep_until(Some(shared.clock.now() + delay)).await;
+        debug!(
+            stream,
+            reason = status.message(),
+            "an admin stream ended and is opened again"
+        );
+        shared
+            .clock
+            .sleep_until(Some(shared.clock.now() + delay))
+            .await;
     }
 }
 
@@ -211,7 +237,11 @@ async fn serve<Ask, Answer>(
 }
 
 async fn answer(shared: &Shared, asked: Asked) -> (String, Result<Bytes, String>) {
-    let Asked { id, question, target } = asked;
+    let Asked {
+        id,
+        question,
+        target,
+    } = asked;
     let result = tokio::select! {
         result = shared.admin.answer(question, target) => result,
         () = shared.clock.sleep_until(Some(shared.clock.now() + ANSWER_TIMEOUT)) => {

@@ -66,7 +66,10 @@ pub enum ConnectionError {
 
 impl ConnectionError {
     pub(super) fn stream(stream: &'static str) -> impl Fn(Status) -> Self {
-        move |status| Self::Stream { stream, status: Box::new(status) }
+        move |status| Self::Stream {
+            stream,
+            status: Box::new(status),
+        }
     }
 }
 
@@ -80,7 +83,11 @@ pub(super) struct Connection {
 
 impl Connection {
     pub(super) fn new(shared: Arc<Shared>, earlier: Option<Subscriber>) -> Self {
-        Self { shared, earlier, subscriber: None }
+        Self {
+            shared,
+            earlier,
+            subscriber: None,
+        }
     }
 
     pub(super) fn into_subscriber(self) -> Option<Subscriber> {
@@ -113,11 +120,16 @@ impl Connection {
 
     async fn link(&self) -> Result<Link, ConnectionError> {
         let settings = &self.shared.settings;
-        let channel = dial(&settings.global, &settings.trust, &settings.software_version)
-            .await
-            .map_err(ConnectionError::Dial)?;
+        let channel = dial(
+            &settings.global,
+            &settings.trust,
+            &settings.software_version,
+        )
+        .await
+        .map_err(ConnectionError::Dial)?;
         let text = |text: &str, what| {
-            text.parse::<MetadataValue<Ascii>>().map_err(|_cause| ConnectionError::Header(what))
+            text.parse::<MetadataValue<Ascii>>()
+                .map_err(|_cause| ConnectionError::Header(what))
         };
         let token = settings.token.as_ref().and_then(|token| token());
         let authorization = token

@@ -22,7 +22,9 @@ pub struct GlobalAddress {
 
 /// A text that is no address of a global control plane.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{got}` is not the address of a global control plane: write `grpcs://HOST:PORT`, or `grpc://HOST:PORT` without TLS")]
+#[error(
+    "`{got}` is not the address of a global control plane: write `grpcs://HOST:PORT`, or `grpc://HOST:PORT` without TLS"
+)]
 pub struct AddressError {
     /// The text.
     pub got: String,
@@ -35,7 +37,9 @@ impl FromStr for GlobalAddress {
     type Err = AddressError;
 
     fn from_str(text: &str) -> Result<Self, AddressError> {
-        let error = || AddressError { got: text.to_owned() };
+        let error = || AddressError {
+            got: text.to_owned(),
+        };
         let uri: Uri = text.trim().parse().map_err(|_cause| error())?;
         match uri.scheme_str() {
             Some("grpcs" | "grpc") => Self::try_from(&uri),
@@ -49,14 +53,23 @@ impl TryFrom<&Uri> for GlobalAddress {
 
     /// Takes `https` and `http` too: that is what the schemes of the configuration stand for.
     fn try_from(uri: &Uri) -> Result<Self, AddressError> {
-        let error = || AddressError { got: uri.to_string() };
+        let error = || AddressError {
+            got: uri.to_string(),
+        };
         let tls = match uri.scheme_str() {
             Some("grpcs" | "https") => true,
             Some("grpc" | "http") => false,
             _ => return Err(error()),
         };
-        let host = uri.host().filter(|host| !host.is_empty()).ok_or_else(error)?;
-        Ok(Self { tls, host: host.to_owned(), port: uri.port_u16().unwrap_or(PORT) })
+        let host = uri
+            .host()
+            .filter(|host| !host.is_empty())
+            .ok_or_else(error)?;
+        Ok(Self {
+            tls,
+            host: host.to_owned(),
+            port: uri.port_u16().unwrap_or(PORT),
+        })
     }
 }
 
@@ -94,7 +107,10 @@ pub(super) async fn dial(
     }
     let config = client_config(trust, &["h2"]).map_err(|error| error.to_string())?;
     let connector = TlsConnector::from(Arc::new(config));
-    let name = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+    let name = host
+        .trim_start_matches('[')
+        .trim_end_matches(']')
+        .to_owned();
     let server = ServerName::try_from(name.clone()).map_err(|error| error.to_string())?;
     let (name, port) = (Arc::<str>::from(name), *port);
     let connect = tower::service_fn(move |_: Uri| {
@@ -106,7 +122,10 @@ pub(super) async fn dial(
             Ok::<_, std::io::Error>(TokioIo::new(stream))
         }
     });
-    endpoint.connect_with_connector(connect).await.map_err(|error| words(&error))
+    endpoint
+        .connect_with_connector(connect)
+        .await
+        .map_err(|error| words(&error))
 }
 
 /// An error with what caused it: the transport's own words stop at "transport error".
@@ -130,14 +149,20 @@ mod tests {
 
     #[track_caller]
     fn check(text: &str, want: Option<&str>) {
-        let got = text.parse::<GlobalAddress>().ok().map(|address| address.to_string());
+        let got = text
+            .parse::<GlobalAddress>()
+            .ok()
+            .map(|address| address.to_string());
         assert_eq!(got.as_deref(), want, "{text:?}");
     }
 
     #[test]
     fn an_address_names_scheme_host_and_port() {
         check("grpcs://global:5685", Some("grpcs://global:5685"));
-        check("grpc://127.0.0.1:15685/ignored", Some("grpc://127.0.0.1:15685"));
+        check(
+            "grpc://127.0.0.1:15685/ignored",
+            Some("grpc://127.0.0.1:15685"),
+        );
         check("grpcs://[::1]:7", Some("grpcs://[::1]:7"));
         check("grpcs://global", Some("grpcs://global:5685"));
         check("https://global:5685", None);

@@ -40,17 +40,27 @@ pub(super) async fn run(
     insight::connected(shared).await;
     let mut live = false;
     loop {
-        let message = incoming.message().await.map_err(ConnectionError::stream(STREAM))?;
+        let message = incoming
+            .message()
+            .await
+            .map_err(ConnectionError::stream(STREAM))?;
         let message = message.ok_or_else(ended)?;
-        let response = delta_wire::parse_response(message).map_err(|error| {
-            ConnectionError::Invalid { stream: STREAM, problem: error.to_string() }
-        })?;
+        let response =
+            delta_wire::parse_response(message).map_err(|error| ConnectionError::Invalid {
+                stream: STREAM,
+                problem: error.to_string(),
+            })?;
         let kind = response.type_url.clone();
         let Some(pending) = subscriber.handle_response(response) else {
             warn!(%kind, "global sent a kind that was not asked for");
             continue;
         };
-        let Kept { refused, puts, removes, .. } = keep(subscriber, &pending, &*shared.store).await?;
+        let Kept {
+            refused,
+            puts,
+            removes,
+            ..
+        } = keep(subscriber, &pending, &*shared.store).await?;
         debug!(%kind, puts, removes, "kept what global sent");
         for refusal in &refused {
             warn!(%kind, name = refusal.name, reason = refusal.reason, "refused a resource of global");

@@ -31,7 +31,10 @@ pub(super) struct Receipts {
 
 impl Receipts {
     pub(super) fn new(incoming: mpsc::Receiver<ProxyReceipts>) -> Self {
-        Self { incoming, newest: BTreeMap::new() }
+        Self {
+            incoming,
+            newest: BTreeMap::new(),
+        }
     }
 
     /// Waits for the next. Dropping the future loses nothing. Never ends.
@@ -118,7 +121,9 @@ fn note(shared: &Shared, committed: &Committed) -> Kept {
         local,
         at,
     };
-    shared.progress.send_modify(|progress| progress.held = Some(held));
+    shared
+        .progress
+        .send_modify(|progress| progress.held = Some(held));
     Kept {
         revision: committed.revision,
         epoch: committed.epoch.clone(),
@@ -131,7 +136,10 @@ fn hello(shared: &Shared) -> Hello {
     let held = shared.progress.borrow().held.clone();
     Hello {
         zone: shared.settings.zone.to_string(),
-        epoch_held: held.as_ref().map(|held| held.epoch.to_string()).unwrap_or_default(),
+        epoch_held: held
+            .as_ref()
+            .map(|held| held.epoch.to_string())
+            .unwrap_or_default(),
         revision_held: held.map(|held| held.revision.0).unwrap_or_default(),
         features: Features::ANNOUNCED.map(str::to_owned).to_vec(),
         instance_id: shared.settings.instance_id.clone(),
@@ -145,9 +153,15 @@ async fn send(
     frame: zone_frame::Frame,
 ) -> Result<(), ConnectionError> {
     let frame = ZoneFrame { frame: Some(frame) };
-    outbox.send(frame).await.map_err(|_gone| ConnectionError::Ended(STREAM))
+    outbox
+        .send(frame)
+        .await
+        .map_err(|_gone| ConnectionError::Ended(STREAM))
 }
 
 fn timestamp(at: Timestamp) -> kds_proto::Timestamp {
-    kds_proto::Timestamp { seconds: at.as_second(), nanos: at.subsec_nanosecond() }
+    kds_proto::Timestamp {
+        seconds: at.as_second(),
+        nanos: at.subsec_nanosecond(),
+    }
 }

@@ -13,7 +13,9 @@ use super::connection::{ConnectionError, Link};
 pub(super) async fn run(shared: &Shared, link: &Link) -> Result<Infallible, ConnectionError> {
     let mut client = link.global();
     loop {
-        let answer = client.health_check(link.request(ZoneHealthCheckRequest {})).await;
+        let answer = client
+            .health_check(link.request(ZoneHealthCheckRequest {}))
+            .await;
         let interval = match answer {
             Ok(answer) => answer
                 .into_inner()
@@ -27,6 +29,9 @@ pub(super) async fn run(shared: &Shared, link: &Link) -> Result<Infallible, Conn
             }
             Err(status) => return Err(ConnectionError::stream("HealthCheck")(status)),
         };
-        shared.clock.sleep_until(Some(shared.clock.now() + interval)).await;
+        shared
+            .clock
+            .sleep_until(Some(shared.clock.now() + interval))
+            .await;
     }
 }

@@ -36,7 +36,9 @@ pub(super) async fn disconnected(shared: &Shared) {
 fn close(subscriptions: &mut [Value], now: &str) {
     for subscription in subscriptions {
         if let Some(members) = subscription.as_object_mut() {
-            members.entry("disconnectTime").or_insert_with(|| Value::from(now));
+            members
+                .entry("disconnectTime")
+                .or_insert_with(|| Value::from(now));
         }
     }
 }
@@ -45,7 +47,9 @@ fn close(subscriptions: &mut [Value], now: &str) {
 async fn change(shared: &Shared, change: impl FnOnce(&mut Vec<Value>)) {
     let key = Key::global(Kind::ZoneInsight, &*shared.settings.zone);
     let snapshot = shared.store.snapshot();
-    let stored = snapshot.get(&key).map(|stored| stored.resource.spec.to_value());
+    let stored = snapshot
+        .get(&key)
+        .map(|stored| stored.resource.spec.to_value());
     let mut subscriptions = stored
         .as_ref()
         .and_then(|spec| spec.get("subscriptions"))

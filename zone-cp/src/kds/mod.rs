@@ -76,7 +76,8 @@ impl Settings {
             token: None,
             instance_id: "zone".to_owned(),
             software_version: env!("CARGO_PKG_VERSION").to_owned(),
-            config: r#"{"environment":"universal","mode":"zone","store":{"type":"memory"}}"#.to_owned(),
+            config: r#"{"environment":"universal","mode":"zone","store":{"type":"memory"}}"#
+                .to_owned(),
             border: Border::default(),
             retry: BackoffPolicy::default(),
             health_interval: Duration::from_secs(300),
@@ -153,10 +154,21 @@ pub async fn run(
     io: Io,
     stop: CancellationToken,
 ) {
-    let Io { receipts, progress, admin } = io;
+    let Io {
+        receipts,
+        progress,
+        admin,
+    } = io;
     let encodings = Arc::new(Encodings::new(settings.border.clone()));
     let mut backoff = Backoff::new(settings.retry.clone());
-    let shared = Arc::new(Shared { settings, store, clock, encodings, progress, admin });
+    let shared = Arc::new(Shared {
+        settings,
+        store,
+        clock,
+        encodings,
+        progress,
+        admin,
+    });
     let mut outgoing = exchange::Receipts::new(receipts);
     let mut earlier = None;
     loop {

@@ -30,10 +30,16 @@ pub(super) async fn run(shared: &Shared, link: &Link) -> Result<Infallible, Conn
         .map_err(ConnectionError::stream(STREAM))?
         .into_inner();
     // Nothing is offered before global has said what it can do.
-    let first = incoming.message().await.map_err(ConnectionError::stream(STREAM))?;
+    let first = incoming
+        .message()
+        .await
+        .map_err(ConnectionError::stream(STREAM))?;
     let first = first.ok_or(ConnectionError::Ended(STREAM))?;
     let zone: Arc<str> = shared.settings.zone.to_shared();
-    let direction = Direction::Up { zone, features: features(&first) };
+    let direction = Direction::Up {
+        zone,
+        features: features(&first),
+    };
     let mut session = Session {
         shared,
         publisher: Publisher::new(direction, Arc::clone(&shared.encodings)),
@@ -89,12 +95,22 @@ impl Session<'_> {
     }
 
     fn handle_request(&mut self, message: DeltaDiscoveryRequest) -> Result<(), ConnectionError> {
-        let request = delta_wire::parse_request(message).map_err(|error| {
-            ConnectionError::Invalid { stream: STREAM, problem: error.to_string() }
-        })?;
-        for event in self.publisher.handle_request(self.shared.clock.now(), request) {
+        let request =
+            delta_wire::parse_request(message).map_err(|error| ConnectionError::Invalid {
+                stream: STREAM,
+                problem: error.to_string(),
+            })?;
+        for event in self
+            .publisher
+            .handle_request(self.shared.clock.now(), request)
+        {
             match event {
-                Event::Nacked { type_url, names, message, .. } => {
+                Event::Nacked {
+                    type_url,
+                    names,
+                    message,
+                    ..
+                } => {
                     warn!(kind = %type_url, ?names, reason = message, "global refused resources");
                 }
                 Event::Requested { type_url } => debug!(kind = %type_url, "global subscribed"),
@@ -105,10 +121,15 @@ impl Session<'_> {
     }
 
     fn handle_timeout(&mut self) -> Result<(), ConnectionError> {
-        match self.publisher.handle_timeout(self.shared.clock.now()).first() {
-            Some(Event::Stalled { type_url, .. }) => {
-                Err(ConnectionError::Stalled { stream: STREAM, kind: type_url.to_string() })
-            }
+        match self
+            .publisher
+            .handle_timeout(self.shared.clock.now())
+            .first()
+        {
+            Some(Event::Stalled { type_url, .. }) => Err(ConnectionError::Stalled {
+                stream: STREAM,
+                kind: type_url.to_string(),
+            }),
             _ => Ok(()),
         }
     }

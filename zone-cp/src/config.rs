@@ -1,0 +1,209 @@
+//! What a zone's control plane runs with.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use zonal_model::{Mode, ZoneName};
+use zonal_process::config::Problems;
+use zonal_process::control_plane::{Common, MESSAGE_BYTES_MAX, Raw, address, duration};
+use zonal_process::tls::Trust;
+
+use crate::lifecycle::ProxyAuthentication;
+
+/// How global is reached.
+#[derive(Clone, Debug)]
+pub struct GlobalConfig {
+    /// `https://host:port`, or `http://host:port` without TLS.
+    pub uri: http::Uri,
+    /// What makes it believable; `None` without TLS.
+    pub trust: Option<Trust>,
+    /// The file with the zone's token; a Kuma global wants none.
+    pub token_file: Option<PathBuf>,
+    /// The largest message, decompressed.
+    pub message_bytes_max: usize,
+}
+
+/// Complete and possible.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// What both control planes have.
+    pub common: Common,
+    /// The zone.
+    pub zone: ZoneName,
+    /// Global; a zone on its own has none.
+    pub global: Option<GlobalConfig>,
+    /// Where proxies connect.
+    pub dp_server: SocketAddr,
+    /// What they show.
+    pub proxy_authentication: ProxyAuthentication,
+    /// Where proxies are told to find us, instead of the host they asked at.
+    pub xds_host: Option<String>,
+    /// The port there.
+    pub xds_port: u16,
+    /// How long a Dataplane that came with its proxy outlives the proxy's stream.
+    pub deregistration_delay: Duration,
+    /// How long a generated service without proxies is kept.
+    pub deletion_grace_period: Duration,
+    /// Writes need not say that they originate in the zone.
+    pub origin_unchecked: bool,
+}
+
+impl Config {
+    /// Checks what the operator wrote.
+    ///
+    /// # Errors
+    /// Every problem at once.
+    pub fn from_raw(raw: &Raw) -> Result<Self, Problems> {
+        let mut problems = Problems::default();
+        let common = Common::check(raw, "zone-cp", &mut problems);
+        let zone_raw = &raw.multizone.zone;
+        let zone = zone_raw
+            .name
+            .clone()
+            .unwrap_or_else(|| "default".to_owned());
+        let zone = problems.parsed("multizone.zone.name", &zone);
+        let global = global(raw, &mut problems);
+        let dp_server = address(
+            raw.dp_server.interface.as_deref(),
+            Ipv4Addr::UNSPECIFIED,
+            raw.dp_server.port.unwrap_or(5678),
+            "dpServer.interface",
+            &mut problems,
+        );
+        let proxy_authentication = match raw.dp_server.authn.dp_proxy.r#type.as_deref() {
+            None | Some("dpToken") => ProxyAuthentication::Token,
+            Some("none") => ProxyAuthentication::None,
+            Some(other) => {
+                problems.add(
+                    "dpServer.authn.dpProxy.type",
+                    format!("`{other}` is neither `dpToken` nor `none`"),
+                );
+                ProxyAuthentication::Token
+            }
+        };
+        let params = &raw.bootstrap_server.params;
+        let deregistration_delay = duration(
+            raw.xds.dataplane_deregistration_delay.as_deref(),
+            Duration::from_secs(10),
+            "xds.dataplaneDeregistrationDelay",
+            &mut problems,
+        );
+        let deletion_grace_period = duration(
+            raw.mesh_service.deletion_grace_period.as_deref(),
+            Duration::from_secs(3600),
+            "meshService.deletionGracePeriod",
+            &mut problems,
+        );
+        match zone {
+            Some(zone) if problems.is_empty() => Ok(Self {
+                common,
+                zone,
+                global,
+                dp_server,
+                proxy_authentication,
+                xds_host: params.xds_host.clone(),
+                xds_port: params.xds_port.unwrap_or(dp_server.port()),
+                deregistration_delay,
+                deletion_grace_period,
+                origin_unchecked: zone_raw.disable_origin_label_validation.unwrap_or(false),
+            }),
+            _ => Err(problems),
+        }
+    }
+
+    /// Federated, or on its own.
+    #[must_use]
+    pub const fn mode(&self) -> Mode {
+        match self.global {
+            Some(_) => Mode::FederatedZone,
+            None => Mode::StandaloneZone,
+        }
+    }
+}
+
+fn global(raw: &Raw, problems: &mut Problems) -> Option<GlobalConfig> {
+    let zone = &raw.multizone.zone;
+    let text = zone
+        .global_address
+        .as_deref()
+        .filter(|text| !text.is_empty())?;
+    let (scheme, rest) = match text.split_once("://") {
+        Some(("grpcs", rest)) => ("https", rest),
+        Some(("grpc", rest)) => ("http", rest),
+        _ => {
+            problems.add(
+                "multizone.zone.globalAddress",
+                format!("`{text}` is not an address such as `grpcs://global.example:5685`"),
+            );
+            return None;
+        }
+    };
+    // Only host and port count; a path is ignored as Kuma ignores it.
+    let host = rest.split('/').next().unwrap_or_default();
+    let uri = match format!("{scheme}://{host}").parse::<http::Uri>() {
+        Ok(uri) => uri,
+        Err(error) => {
+            problems.add("multizone.zone.globalAddress", format!("`{text}`: {error}"));
+            return None;
+        }
+    };
+    let trust = match (scheme, &zone.kds.root_ca_file, zone.kds.tls_skip_verify) {
+        ("http", ..) => None,
+        (_, _, Some(true)) => Some(Trust::Anyone),
+        (_, Some(file), _) => Some(Trust::AuthorityFile(file.clone())),
+        (_, None, _) => {
+            problems.add(
+                "multizone.zone.kds.rootCaFile",
+                "name the file with global's certificate authority (its `tls.crt`, if self-signed), or set `tlsSkipVerify`",
+            );
+            None
+        }
+    };
+    Some(GlobalConfig {
+        uri,
+        trust,
+        token_file: zone.token_file.clone(),
+        message_bytes_max: zone.kds.max_msg_size.unwrap_or(MESSAGE_BYTES_MAX),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(json: serde_json::Value, want: Result<&str, &[&str]>) {
+        let raw: Raw = serde_json::from_value(json).unwrap();
+        match (Config::from_raw(&raw), want) {
+            (Ok(config), Ok(uri)) => {
+                assert_eq!(
+                    config.global.map(|g| g.uri.to_string()).unwrap_or_default(),
+                    uri
+                );
+            }
+            (Err(problems), Err(places)) => {
+                let got: Vec<&str> = problems.0.iter().map(|p| p.place.as_str()).collect();
+                assert_eq!(got, places);
+            }
+            (got, want) => panic!("got {got:?}, want {want:?}"),
+        }
+    }
+
+    #[test]
+    fn a_zone_needs_a_name_that_is_one_label_and_a_global_it_can_believe() {
+        let zone = |zone: serde_json::Value| serde_json::json!({ "multizone": { "zone": zone } });
+        check(zone(serde_json::json!({ "name": "east" })), Ok(""));
+        check(
+            zone(serde_json::json!({ "name": "east", "globalAddress": "grpc://127.0.0.1:5685" })),
+            Ok("http://127.0.0.1:5685/"),
+        );
+        check(
+            zone(serde_json::json!({ "name": "East 1", "globalAddress": "grpcs://g:5685" })),
+            Err(&["multizone.zone.name", "multizone.zone.kds.rootCaFile"]),
+        );
+        check(
+            zone(serde_json::json!({ "name": "east", "globalAddress": "g:5685" })),
+            Err(&["multizone.zone.globalAddress"]),
+        );
+    }
+}

@@ -1,0 +1,677 @@
+//! The one task that owns every view.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use jiff::Timestamp;
+use tokio::sync::{mpsc, watch};
+use tracing::{debug, warn};
+use zonal_catalogue::{Dependents, OutboundMode, ProxyReach};
+use zonal_delta::{Entry, Name, Offered, TypeUrl, Version};
+use zonal_identity::Leaf;
+use zonal_model::{Key, Kind, Kri, Resource};
+use zonal_policy::{DataplanePolicies, Subject};
+use zonal_process::{CancellationToken, Clock};
+use zonal_store::{Change, Revision, Snapshot, Store, Watch};
+use zonal_xds::{Cache, Dataplane, Generated, Identity, Node, ProxyView, feature, type_url};
+
+use super::handle::{EngineHandle, INPUTS_MAX, Input, Progress, ProxyConfig, Session};
+use super::mesh::{MeshState, Touched};
+use crate::authorities::Authorities;
+use crate::insights::{Insights, Report};
+use crate::proxy::ProxyId;
+use crate::receipts::Ledger;
+
+/// Announced by our own ingress: it takes one small resource per server name instead of one large listener.
+const FEATURE_INGRESS_ROUTES: &str = "feature-zonal-ingress-routes";
+
+/// What an engine is told at the start.
+#[derive(Clone, Debug)]
+pub struct EngineSettings {
+    /// The zone.
+    pub zone: Arc<str>,
+}
+
+/// A certificate a proxy was given, with what it was given for.
+struct Certificate {
+    identity: Key,
+    issuer: String,
+    authority_pem: String,
+    leaf: Leaf,
+    secret: zonal_xds::Encoded,
+}
+
+struct Proxy {
+    number: u64,
+    node: Node,
+    config: watch::Sender<Option<Arc<ProxyConfig>>>,
+    superseded: CancellationToken,
+    certificate: Option<Certificate>,
+    reach: Option<ProxyReach>,
+    subject: Option<Subject>,
+    /// Policies route its traffic, so that a service that comes may be what a route means.
+    is_routed: bool,
+}
+
+/// Turns changes of the store into configurations of proxies.
+pub struct Engine {
+    settings: EngineSettings,
+    store: Arc<dyn Store>,
+    watch: Watch,
+    inputs: mpsc::Receiver<Input>,
+    ledger: Arc<Mutex<Ledger>>,
+    progress: watch::Sender<Progress>,
+    clock: Arc<dyn Clock>,
+    authorities: Authorities,
+    snapshot: Arc<Snapshot>,
+    meshes: BTreeMap<Arc<str>, MeshState>,
+    proxies: BTreeMap<ProxyId, Proxy>,
+    dependents: Dependents<ProxyId>,
+    cache: Cache,
+    insights: Insights,
+    next_number: u64,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine")
+            .field("proxies", &self.proxies.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// An engine over a store, and the handle by which streams reach it.
+    #[must_use]
+    pub fn new(
+        settings: EngineSettings,
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock>,
+        insights: Insights,
+    ) -> (Self, EngineHandle) {
+        let (sender, inputs) = mpsc::channel(INPUTS_MAX);
+        let ledger = Arc::new(Mutex::new(Ledger::default()));
+        let (progress, progress_seen) = watch::channel(Progress::default());
+        let watch = store.watch();
+        let snapshot = store.snapshot();
+        let mut engine = Self {
+            settings,
+            store,
+            watch,
+            inputs,
+            ledger: Arc::clone(&ledger),
+            progress,
+            clock,
+            authorities: Authorities::default(),
+            snapshot: Arc::clone(&snapshot),
+            meshes: BTreeMap::new(),
+            proxies: BTreeMap::new(),
+            dependents: Dependents::default(),
+            cache: Cache::default(),
+            insights,
+            next_number: 1,
+        };
+        engine.read_authorities();
+        for mesh in snapshot.list(Kind::Mesh) {
+            engine.read_mesh(&mesh.resource.key.name);
+        }
+        engine.note(snapshot.revision(), BTreeSet::new());
+        (
+            engine,
+            EngineHandle {
+                inputs: sender,
+                ledger,
+                progress: progress_seen,
+            },
+        )
+    }
+
+    /// Works until `stop`.
+    pub async fn run(mut self, stop: CancellationToken) {
+        loop {
+            let renewal = self.next_renewal();
+            let clock = Arc::clone(&self.clock);
+            tokio::select! {
+                () = stop.cancelled() => return,
+                changes = self.watch.next() => match changes {
+                    Ok(changes) => self.advance(changes.to),
+                    Err(_closed) => return,
+                },
+                input = self.inputs.recv() => match input {
+                    Some(input) => self.take(input),
+                    None => return,
+                },
+                () = clock.sleep_until(renewal) => self.renew(),
+            }
+            // A thousand views may just have been rebuilt: let the others have their turn.
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn take(&mut self, input: Input) {
+        let now = self.clock.wall();
+        match input {
+            Input::Connect { node, reply } => {
+                // The proxy's own Dataplane was written just now: it must be in the snapshot we compute from.
+                let newest = self.store.snapshot();
+                self.advance(newest);
+                let session = self.connect(node);
+                // If the stream is gone already, its end is what it tells next.
+                let _gone = reply.send(session);
+            }
+            Input::Disconnect { id, number } => {
+                if self
+                    .proxies
+                    .get(&id)
+                    .is_some_and(|proxy| proxy.number == number)
+                {
+                    self.proxies.remove(&id);
+                    self.dependents.remove(&id);
+                    self.ledger().disconnected(&id, now);
+                    self.insights.report(id, Report::Disconnected { at: now });
+                    self.bump();
+                }
+            }
+            Input::Acked {
+                id,
+                number,
+                reflects,
+                sent,
+            } => {
+                if self
+                    .proxies
+                    .get(&id)
+                    .is_some_and(|proxy| proxy.number == number)
+                {
+                    self.ledger().acked(&id, reflects, now);
+                    self.insights.report(id, Report::Answered { sent, at: now });
+                    self.bump();
+                }
+            }
+            Input::Nacked {
+                id,
+                number,
+                type_url,
+                message,
+            } => {
+                if let Some(proxy) = self.proxies.get(&id)
+                    && proxy.number == number
+                {
+                    let reflects = self.snapshot.revision();
+                    self.ledger()
+                        .nacked(&id, reflects, type_url.as_str(), &message);
+                    self.bump();
+                }
+            }
+            Input::Inspect { id, reply } => {
+                let config = self
+                    .proxies
+                    .get(&id)
+                    .and_then(|proxy| proxy.config.borrow().clone());
+                let _gone = reply.send(config);
+            }
+        }
+    }
+
+    fn connect(&mut self, node: Node) -> Session {
+        let id = ProxyId::new(&node.mesh, &node.name);
+        let number = self.next_number;
+        self.next_number += 1;
+        let (config, newest) = watch::channel(None);
+        let superseded = CancellationToken::new();
+        let now = self.clock.wall();
+        self.insights.report(
+            id.clone(),
+            Report::Connected {
+                metadata: Box::new(node.metadata.clone()),
+                at: now,
+            },
+        );
+        let proxy = Proxy {
+            number,
+            node,
+            config,
+            superseded: superseded.clone(),
+            certificate: None,
+            reach: None,
+            subject: None,
+            is_routed: false,
+        };
+        if let Some(older) = self.proxies.insert(id.clone(), proxy) {
+            older.superseded.cancel();
+        }
+        self.ledger().connected(id.clone());
+        self.rebuild(&id);
+        self.bump();
+        Session {
+            id,
+            number,
+            config: newest,
+            superseded,
+        }
+    }
+
+    /// Brings every view up to a newer snapshot.
+    fn advance(&mut self, newest: Arc<Snapshot>) {
+        if newest.revision() <= self.snapshot.revision() && newest.epoch() == self.snapshot.epoch()
+        {
+            return;
+        }
+        let changes = newest.changes_since(&self.snapshot);
+        self.snapshot = newest;
+        let authorities_changed = changes
+            .iter()
+            .any(|change| matches!(change.key.kind, Kind::MeshIdentity | Kind::Secret));
+        if authorities_changed {
+            self.read_authorities();
+        }
+        let mut affected = BTreeSet::new();
+        let mut by_mesh: BTreeMap<Arc<str>, Vec<&Change>> = BTreeMap::new();
+        for change in &changes {
+            match change.key.kind {
+                Kind::Mesh => self.mesh_changed(change, &mut affected),
+                kind if concerns_proxies(kind) => {
+                    by_mesh
+                        .entry(Arc::clone(&change.key.mesh))
+                        .or_default()
+                        .push(change);
+                }
+                _ => {}
+            }
+        }
+        for (mesh, changes) in by_mesh {
+            if !self.meshes.contains_key(&mesh) {
+                // Resources may come before their mesh; until then nobody is configured from them. A zone on its own
+                // may also hold proxies of a mesh that is only now complete.
+                self.read_mesh(&mesh);
+                affected.extend(self.of_mesh(&mesh));
+                continue;
+            }
+            let snapshot = Arc::clone(&self.snapshot);
+            let Some(state) = self.meshes.get_mut(&mesh) else {
+                continue;
+            };
+            let touched = state.apply(&mesh, &changes, &snapshot);
+            affected.extend(self.concerned(&mesh, &touched));
+        }
+        let rebuilt: BTreeSet<ProxyId> =
+            affected.into_iter().filter(|id| self.rebuild(id)).collect();
+        debug!(
+            revision = self.snapshot.revision().0,
+            changes = changes.len(),
+            proxies = rebuilt.len(),
+            "views are up to date"
+        );
+        self.note(self.snapshot.revision(), rebuilt);
+    }
+
+    fn mesh_changed(&mut self, change: &Change, affected: &mut BTreeSet<ProxyId>) {
+        let mesh = Arc::clone(&change.key.name);
+        if change.new.is_some() {
+            self.read_mesh(&mesh);
+        } else {
+            self.meshes.remove(&mesh);
+        }
+        affected.extend(self.of_mesh(&mesh));
+    }
+
+    fn read_mesh(&mut self, mesh: &Arc<str>) {
+        let state = MeshState::read(mesh, &self.settings.zone, &self.snapshot);
+        self.meshes.insert(Arc::clone(mesh), state);
+    }
+
+    fn of_mesh(&self, mesh: &str) -> Vec<ProxyId> {
+        self.proxies
+            .keys()
+            .filter(|id| *id.mesh == *mesh)
+            .cloned()
+            .collect()
+    }
+
+    /// The proxies whose configuration a batch of changes may alter.
+    fn concerned(&self, mesh: &str, touched: &Touched) -> BTreeSet<ProxyId> {
+        if touched.is_empty() {
+            return BTreeSet::new();
+        }
+        if touched.everyone {
+            return self.of_mesh(mesh).into_iter().collect();
+        }
+        let mut concerned = self.dependents.of(&touched.dependencies);
+        if touched.policies.is_empty() && touched.services.is_empty() && !touched.targets {
+            return concerned;
+        }
+        let Some(state) = self.meshes.get(mesh) else {
+            return concerned;
+        };
+        for (id, proxy) in self.proxies.iter().filter(|(id, _)| *id.mesh == *mesh) {
+            if concerned.contains(id) {
+                continue;
+            }
+            let selected = proxy
+                .subject
+                .as_ref()
+                .is_some_and(|subject| state.any_selects(&touched.policies, subject));
+            let meant = proxy
+                .reach
+                .as_ref()
+                .is_some_and(|reach| state.may_mean(reach, &touched.services));
+            if selected || meant || (touched.targets && proxy.is_routed) {
+                concerned.insert(id.clone());
+            }
+        }
+        concerned
+    }
+
+    /// Computes a proxy's configuration; whether it is another one than before. What cannot be computed leaves the
+    /// proxy with what it has.
+    fn rebuild(&mut self, id: &ProxyId) -> bool {
+        let Some(state) = self.meshes.get(&id.mesh) else {
+            return false;
+        };
+        let Some(proxy) = self.proxies.get_mut(id) else {
+            return false;
+        };
+        let key = Key::new(Kind::Dataplane, &id.mesh, &id.name);
+        let Some(stored) = self.snapshot.get(&key) else {
+            return false;
+        };
+        let resource = &stored.resource;
+        let (dataplane, subject) = match (
+            Dataplane::read(resource),
+            Subject::from_dataplane(resource),
+        ) {
+            (Ok(dataplane), Ok(subject)) => (dataplane, subject),
+            (Err(error), _) | (_, Err(error)) => {
+                warn!(proxy = %id, %error, "the Dataplane cannot be read: its proxy keeps what it has");
+                return false;
+            }
+        };
+        let reach = ProxyReach::read(resource).unwrap_or_default();
+        let mode = outbound_mode(&proxy.node, &dataplane);
+        let outbounds = reach.outbounds(&state.catalogue, mode);
+        let policies = DataplanePolicies::new(&state.policies, &state.targets, &subject, false);
+        let now = self.clock.wall();
+        refresh_certificate(
+            &mut proxy.certificate,
+            &self.authorities,
+            &self.snapshot,
+            resource,
+            &self.settings.zone,
+            now,
+        );
+        let certificate = proxy.certificate.as_ref();
+        let spiffe_id = certificate.map(|c| c.leaf.id.to_string());
+        let identity = certificate
+            .zip(spiffe_id.as_deref())
+            .map(|(certificate, spiffe_id)| Identity {
+                secret: &certificate.issuer,
+                spiffe_id,
+            });
+        let view = ProxyView {
+            mesh: &id.mesh,
+            zone: &self.settings.zone,
+            dataplane: &dataplane,
+            node: &proxy.node,
+            catalogue: &state.catalogue,
+            outbounds: &outbounds,
+            policies: &policies,
+            targets: &state.targets,
+            identity,
+            trust: &state.trust,
+            // No zone egress is served yet: nothing leads through one.
+            egress_identities: &[],
+            faults_exist: state.faults_exist,
+            admin_tls: None,
+        };
+        let is_native_ingress = proxy.node.has(FEATURE_INGRESS_ROUTES);
+        let generated = if is_native_ingress {
+            zonal_xds::generate_native_ingress(&view, &self.cache)
+        } else {
+            zonal_xds::generate(&view, &self.cache)
+        };
+        for problem in generated.problems() {
+            warn!(proxy = %id, about = problem.about, "{}", problem.text);
+        }
+        let is_ingress = !dataplane.zone_listeners.is_empty();
+        // A route may lead to services that no outbound names.
+        let routed = generated
+            .of_type(type_url::ENDPOINTS)
+            .keys()
+            .filter_map(|name| name.parse::<Kri>().ok());
+        let mut dependencies = state.dependencies(&key, &reach, mode, routed, is_ingress);
+        if let Some(certificate) = certificate {
+            dependencies.extend(certificate_dependencies(
+                &certificate.identity,
+                &self.snapshot,
+            ));
+        }
+        self.dependents.set(id, dependencies);
+        proxy.is_routed = [Kind::MeshHTTPRoute, Kind::MeshTCPRoute]
+            .into_iter()
+            .any(|kind| !policies.kind(kind).matched.is_empty());
+        proxy.reach = Some(reach);
+        proxy.subject = Some(subject);
+        let before = proxy.config.borrow().clone();
+        let secret = certificate.map(|c| (c.issuer.as_str(), &c.secret));
+        let config = to_config(
+            self.snapshot.revision(),
+            &generated,
+            secret,
+            before.as_deref(),
+        );
+        if before
+            .as_ref()
+            .is_some_and(|before| !before.differs(&config))
+        {
+            return false;
+        }
+        proxy.config.send_replace(Some(Arc::new(config)));
+        true
+    }
+
+    fn read_authorities(&mut self) {
+        // What is to be written is the controllers' business; here only the issuers count.
+        let now = self.clock.wall();
+        drop(
+            self.authorities
+                .reconcile(&self.snapshot, &self.settings.zone, now),
+        );
+    }
+
+    /// When the next certificate is due.
+    fn next_renewal(&self) -> Option<std::time::Instant> {
+        let due = self
+            .proxies
+            .values()
+            .filter_map(|proxy| proxy.certificate.as_ref())
+            .map(|certificate| certificate.leaf.renew_at())
+            .min()?;
+        let wait = due.duration_since(self.clock.wall());
+        let wait = std::time::Duration::try_from(wait).unwrap_or_default();
+        Some(self.clock.now() + wait)
+    }
+
+    fn renew(&mut self) {
+        let now = self.clock.wall();
+        let due: Vec<ProxyId> = self
+            .proxies
+            .iter()
+            .filter(|(_, proxy)| {
+                proxy
+                    .certificate
+                    .as_ref()
+                    .is_some_and(|certificate| certificate.leaf.needs_renewal(now))
+            })
+            .map(|(id, _)| id.clone())
+            .collect();
+        for id in due {
+            self.rebuild(&id);
+        }
+        self.cache.sweep();
+    }
+
+    fn note(&self, revision: Revision, affected: BTreeSet<ProxyId>) {
+        let now = self.clock.wall();
+        self.ledger().computed(revision, affected, now);
+        self.bump();
+    }
+
+    fn bump(&self) {
+        self.progress.send_modify(|progress| progress.0 += 1);
+    }
+
+    fn ledger(&self) -> std::sync::MutexGuard<'_, Ledger> {
+        // No method of the ledger leaves it half-changed.
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Kinds whose changes may alter what a proxy is told. The rest (insights, workloads, zones) never does.
+fn concerns_proxies(kind: Kind) -> bool {
+    kind.descriptor().policy.is_some()
+        || matches!(
+            kind,
+            Kind::Dataplane
+                | Kind::MeshService
+                | Kind::MeshMultiZoneService
+                | Kind::MeshExternalService
+                | Kind::MeshZoneAddress
+                | Kind::MeshIdentity
+                | Kind::MeshTrust
+                | Kind::Secret
+        )
+}
+
+fn outbound_mode(node: &Node, dataplane: &Dataplane) -> OutboundMode {
+    let in_metadata = node.has(feature::TRANSPARENT_PROXY_IN_METADATA) && node.redirect.is_some();
+    if in_metadata || dataplane.redirect.is_some() || node.has(feature::BIND_OUTBOUNDS) {
+        OutboundMode::Virtual
+    } else {
+        OutboundMode::Listed
+    }
+}
+
+/// The Secrets that an identity's authority is kept in.
+fn certificate_dependencies(
+    identity: &Key,
+    snapshot: &Snapshot,
+) -> Vec<zonal_catalogue::Dependency> {
+    let Some(stored) = snapshot.get(identity) else {
+        return Vec::new();
+    };
+    let name = stored.resource.display_name();
+    ["root-ca", "private-key"]
+        .into_iter()
+        .map(|part| {
+            let key = Key::new(Kind::Secret, &identity.mesh, format!("{name}-{part}"));
+            zonal_catalogue::Dependency::Resource(key)
+        })
+        .collect()
+}
+
+/// Issues a certificate where the proxy has none, its identity or authority is another, or its time has come.
+fn refresh_certificate(
+    certificate: &mut Option<Certificate>,
+    authorities: &Authorities,
+    snapshot: &Snapshot,
+    dataplane: &Resource,
+    zone: &str,
+    now: Timestamp,
+) {
+    let wanted = crate::identify::identify(snapshot, authorities, dataplane, zone);
+    let wanted = match wanted {
+        Ok(Some(wanted)) => wanted,
+        Ok(None) => {
+            *certificate = None;
+            return;
+        }
+        Err(reason) => {
+            warn!(proxy = %dataplane.key, reason, "no certificate can be issued: the proxy keeps the one it has");
+            return;
+        }
+    };
+    let authority = wanted.issuer.authority();
+    let still_good = certificate.as_ref().is_some_and(|held| {
+        held.identity == wanted.identity
+            && held.leaf.id == wanted.spiffe_id
+            && held.issuer == wanted.issuer.kri.to_string()
+            && !held.leaf.needs_renewal(now)
+            && held.authority_pem == authority.certificate_pem()
+    });
+    if still_good {
+        return;
+    }
+    match authority.issue(&wanted.spiffe_id, wanted.issuer.lifetime, now) {
+        Ok(leaf) => {
+            let issuer = wanted.issuer.kri.to_string();
+            let secret = zonal_xds::identity_secret(
+                &issuer,
+                &bytes::Bytes::from(leaf.chain_pem.clone()),
+                &bytes::Bytes::from(leaf.key_pem.expose().clone()),
+            );
+            let authority_pem = authority.certificate_pem();
+            *certificate = Some(Certificate {
+                identity: wanted.identity,
+                issuer,
+                authority_pem,
+                leaf,
+                secret,
+            });
+        }
+        Err(error) => {
+            warn!(proxy = %dataplane.key, %error, "cannot issue a certificate: the proxy keeps the one it has");
+        }
+    }
+}
+
+/// Puts what was generated into the maps that streams offer from, sharing every entry and map that did not change.
+fn to_config(
+    reflects: Revision,
+    generated: &Generated,
+    secret: Option<(&str, &zonal_xds::Encoded)>,
+    before: Option<&ProxyConfig>,
+) -> ProxyConfig {
+    let types = type_url::IN_ORDER
+        .iter()
+        .map(|url| {
+            let url_held = TypeUrl::from(*url);
+            let old = before
+                .and_then(|config| config.types.iter().find(|(held, _)| *held == url_held))
+                .map(|(_, offered)| offered.clone())
+                .unwrap_or_default();
+            let secret = secret.filter(|_| *url == type_url::SECRET);
+            let wanted: BTreeMap<&str, &zonal_xds::Encoded> = generated
+                .of_type(url)
+                .iter()
+                .map(|(name, encoded)| (&**name, encoded))
+                .chain(secret)
+                .collect();
+            (url_held, merge(old, &wanted))
+        })
+        .collect();
+    ProxyConfig { reflects, types }
+}
+
+fn merge(mut offered: Offered, wanted: &BTreeMap<&str, &zonal_xds::Encoded>) -> Offered {
+    let gone: Vec<Name> = offered
+        .keys()
+        .filter(|name| !wanted.contains_key(name.as_str()))
+        .cloned()
+        .collect();
+    for name in gone {
+        offered.remove(&name);
+    }
+    for (name, encoded) in wanted {
+        let same = offered
+            .get(*name)
+            .is_some_and(|held| held.version.as_str() == &*encoded.version);
+        if !same {
+            let entry = Entry {
+                version: Version::from(Arc::clone(&encoded.version)),
+                body: encoded.body.clone(),
+            };
+            offered.insert(Name::from(*name), entry);
+        }
+    }
+    offered
+}
