@@ -20,6 +20,7 @@
 mod dataplane;
 mod dependents;
 pub mod derive;
+mod endpoints;
 mod form;
 pub mod hostnames;
 pub mod identities;

@@ -1,15 +1,15 @@
 //! The catalogue of one mesh as one zone sees it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
 use zonal_model::{Key, Kind, Kri, Labels, Resource, labels};
 
-use crate::dataplane::{DataplaneRecord, Readiness};
+use crate::dataplane::DataplaneRecord;
 use crate::form::ZoneAddressForm;
-use crate::service::{Endpoint, Selector, Service, ServiceEndpoints, Way};
+use crate::service::{Selector, Service, ServiceEndpoints};
 
 /// One difference between two states of the store.
 #[derive(Clone, Copy, Debug)]
@@ -41,10 +41,10 @@ type LabelPair = (Arc<str>, Arc<str>);
 
 /// Where an ingress of another zone is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct ZoneAddress {
-    zone: Arc<str>,
-    address: Arc<str>,
-    port: u16,
+pub(crate) struct ZoneAddress {
+    pub(crate) zone: Arc<str>,
+    pub(crate) address: Arc<str>,
+    pub(crate) port: u16,
 }
 
 /// Services and endpoints of one mesh as one zone sees them, kept up to date change by change.
@@ -53,8 +53,8 @@ struct ZoneAddress {
 #[derive(Clone, Debug)]
 pub struct MeshCatalogue {
     mesh: Arc<str>,
-    zone: Arc<str>,
-    services: OrdMap<Kri, Arc<Service>>,
+    pub(crate) zone: Arc<str>,
+    pub(crate) services: OrdMap<Kri, Arc<Service>>,
     endpoints: OrdMap<Kri, Arc<ServiceEndpoints>>,
     service_by_key: OrdMap<Key, Kri>,
     services_by_name: OrdMap<(Kind, Arc<str>), OrdSet<Kri>>,
@@ -62,12 +62,13 @@ pub struct MeshCatalogue {
     services_by_selector: OrdMap<LabelPair, OrdSet<Kri>>,
     multi_zone: OrdSet<Kri>,
     external: OrdSet<Kri>,
-    dataplanes: OrdMap<Arc<str>, Arc<DataplaneRecord>>,
+    pub(crate) dataplanes: OrdMap<Arc<str>, Arc<DataplaneRecord>>,
     dataplanes_by_label: OrdMap<LabelPair, OrdSet<Arc<str>>>,
-    zone_addresses: OrdMap<Key, Arc<ZoneAddress>>,
-    mesh_identities: OrdSet<Key>,
+    pub(crate) zone_addresses: OrdMap<Key, Arc<ZoneAddress>>,
+    pub(crate) mesh_identities: OrdSet<Key>,
+    unreadable: OrdSet<Key>,
     /// Addresses of host names that dataplanes and zone addresses use.
-    resolved: OrdMap<Arc<str>, Arc<str>>,
+    pub(crate) resolved: OrdMap<Arc<str>, Arc<str>>,
 }
 
 impl MeshCatalogue {
@@ -88,6 +89,7 @@ impl MeshCatalogue {
             dataplanes_by_label: OrdMap::new(),
             zone_addresses: OrdMap::new(),
             mesh_identities: OrdSet::new(),
+            unreadable: OrdSet::new(),
             resolved: OrdMap::new(),
         }
     }
@@ -221,6 +223,11 @@ impl MeshCatalogue {
         }
     }
 
+    /// Dataplanes and services whose spec is not what their kind has; they are as if they were not there.
+    pub fn unreadable(&self) -> impl Iterator<Item = &Key> {
+        self.unreadable.iter()
+    }
+
     /// Host names used as addresses that have no address yet: what stands there is offered to nobody until
     /// [`resolve`](Self::resolve) says where it is.
     #[must_use]
@@ -283,13 +290,16 @@ impl MeshCatalogue {
             if *key.mesh != *self.mesh {
                 continue;
             }
+            self.unreadable.remove(key);
             match key.kind {
                 Kind::Dataplane => {
                     let record = resource.and_then(DataplaneRecord::read);
+                    self.note_unreadable(key, resource.is_some() && record.is_none());
                     self.put_dataplane(&key.name, record, &mut dirty);
                 }
                 Kind::MeshService | Kind::MeshMultiZoneService | Kind::MeshExternalService => {
                     let service = resource.and_then(Service::read);
+                    self.note_unreadable(key, resource.is_some() && service.is_none());
                     self.put_service(key, service, &mut dirty, &mut said);
                 }
                 Kind::MeshZoneAddress => {
@@ -310,6 +320,12 @@ impl MeshCatalogue {
             }
         }
         self.refresh(&dirty, said)
+    }
+
+    fn note_unreadable(&mut self, key: &Key, is: bool) {
+        if is {
+            self.unreadable.insert(key.clone());
+        }
     }
 
     fn put_dataplane(
@@ -558,138 +574,7 @@ impl MeshCatalogue {
         self.services.insert(kri.clone(), Arc::new(service));
         true
     }
-
-    fn find_endpoints(&self, service: &Service) -> ServiceEndpoints {
-        let mut by_port: BTreeMap<Arc<str>, Vec<Endpoint>> = service
-            .ports
-            .iter()
-            .map(|port| (Arc::clone(&port.name), Vec::new()))
-            .collect();
-        match service.kri.kind {
-            Kind::MeshMultiZoneService => {
-                for kri in &service.members {
-                    let Some(member) = self.services.get(kri) else {
-                        continue;
-                    };
-                    if !member.local && !member.available {
-                        continue;
-                    }
-                    // Members come before multi-zone services in the order of kinds, so theirs are up to date.
-                    for (name, endpoints) in self.endpoints(kri).ports() {
-                        if let Some(list) = by_port.get_mut(name) {
-                            list.extend(endpoints.iter().cloned());
-                        }
-                    }
-                }
-            }
-            Kind::MeshExternalService => {
-                let egresses = self.egresses(&service.labels);
-                for list in by_port.values_mut() {
-                    list.clone_from(&egresses);
-                }
-            }
-            _ if service.local => self.add_direct(service, &mut by_port),
-            _ if service.identities.is_empty() || self.mesh_identities.is_empty() => {}
-            _ => {
-                let ingresses = self.ingresses(service.zone());
-                for list in by_port.values_mut() {
-                    list.clone_from(&ingresses);
-                }
-            }
-        }
-        ServiceEndpoints::new(by_port)
-    }
-
-    fn add_direct(&self, service: &Service, by_port: &mut BTreeMap<Arc<str>, Vec<Endpoint>>) {
-        for dataplane in self.members(service) {
-            for port in &service.ports {
-                let Some(inbound) = dataplane.serving(&port.target) else {
-                    continue;
-                };
-                if inbound.readiness != Readiness::Ready {
-                    continue;
-                }
-                let Some(address) = self.address(&inbound.address) else {
-                    continue;
-                };
-                let mut metadata = (*dataplane.labels).clone();
-                metadata.remove(SERVICE_TAG);
-                metadata.insert(
-                    PROTOCOL_TAG.to_owned(),
-                    inbound.protocol.as_str().to_owned(),
-                );
-                if let Some(list) = by_port.get_mut(&port.name) {
-                    list.push(Endpoint {
-                        zone: dataplane.zone.clone(),
-                        address,
-                        port: inbound.port,
-                        priority: 0,
-                        metadata: Arc::new(metadata),
-                        way: Way::Direct(Arc::clone(&dataplane.name)),
-                    });
-                }
-            }
-        }
-    }
-
-    /// Where the ingresses of a zone are.
-    fn ingresses(&self, zone: &str) -> Vec<Endpoint> {
-        let metadata = Arc::new(Labels::from([(labels::ZONE.to_owned(), zone.to_owned())]));
-        self.zone_addresses
-            .values()
-            .filter(|address| *address.zone == *zone)
-            .filter_map(|address| {
-                Some(Endpoint {
-                    zone: Some(Arc::clone(&address.zone)),
-                    address: self.address(&address.address)?,
-                    port: address.port,
-                    priority: 1,
-                    metadata: Arc::clone(&metadata),
-                    way: Way::Ingress,
-                })
-            })
-            .collect()
-    }
-
-    /// Where the egresses of this zone are.
-    fn egresses(&self, labels: &Labels) -> Vec<Endpoint> {
-        let metadata = Arc::new(labels.clone());
-        self.dataplanes
-            .values()
-            .filter(|dataplane| {
-                dataplane
-                    .zone
-                    .as_ref()
-                    .is_none_or(|zone| *zone == self.zone)
-            })
-            .flat_map(|dataplane| &dataplane.listeners)
-            .filter(|listener| listener.egress && listener.ready)
-            .filter_map(|listener| {
-                Some(Endpoint {
-                    zone: None,
-                    address: self.address(&listener.address)?,
-                    port: listener.port,
-                    priority: 0,
-                    metadata: Arc::clone(&metadata),
-                    way: Way::Egress,
-                })
-            })
-            .collect()
-    }
-
-    fn address(&self, text: &Arc<str>) -> Option<Arc<str>> {
-        if is_ip(text) {
-            Some(Arc::clone(text))
-        } else {
-            self.resolved.get(text).cloned()
-        }
-    }
 }
-
-/// A tag of older versions that says nothing any more.
-const SERVICE_TAG: &str = "kuma.io/service";
-/// The key under which an endpoint's metadata names what is spoken there.
-const PROTOCOL_TAG: &str = "kuma.io/protocol";
 
 /// Services whose parts have to be computed again.
 #[derive(Debug, Default)]
@@ -700,7 +585,7 @@ struct Dirty {
     endpoints: BTreeSet<Kri>,
 }
 
-fn is_ip(text: &str) -> bool {
+pub(crate) fn is_ip(text: &str) -> bool {
     text.parse::<IpAddr>().is_ok()
 }
 

@@ -251,6 +251,19 @@ fn a_proxy_reaches_what_it_lists_or_everything() {
     assert_eq!(outbounds(none, OutboundMode::Virtual), [""; 0]);
 }
 
+#[test]
+fn a_resource_that_cannot_be_read_is_named_until_it_can() {
+    let mut broken = service("api", "east", "api", "Available", "a");
+    let good = broken.clone();
+    broken.spec = zonal_model::Json::parse(r#"{"ports":[{"port":"http"}]}"#).unwrap();
+    let mut catalogue = MeshCatalogue::of("default", "east", &[broken.clone(), multi_zone("api")]);
+    assert_eq!(catalogue.unreadable().collect::<Vec<_>>(), [&broken.key]);
+    assert_eq!(catalogue.services().count(), 1);
+    catalogue.apply([Change::Put(&good)]);
+    assert_eq!(catalogue.unreadable().count(), 0);
+    assert_eq!(catalogue.services().count(), 2);
+}
+
 fn contents(catalogue: &MeshCatalogue) -> BTreeMap<Kri, String> {
     catalogue
         .services()
