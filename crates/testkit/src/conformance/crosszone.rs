@@ -136,7 +136,7 @@ fn collect(value: &Value, into: &mut Vec<Resource>) -> Result<(), String> {
     }
 }
 
-fn resource(members: &Map<String, Value>) -> Result<Resource, String> {
+pub(super) fn resource(members: &Map<String, Value>) -> Result<Resource, String> {
     let text = |key: &str| members.get(key).and_then(Value::as_str).unwrap_or_default();
     let kind: Kind = text("type").parse().map_err(|error| format!("{error}"))?;
     let spec = members.get("spec").cloned().unwrap_or_else(|| {
@@ -366,7 +366,7 @@ fn without_keys(value: &mut Value) {
 }
 
 /// One line per difference: `path: wanted …, got …`.
-fn diff(path: &str, want: &Value, got: &Value, into: &mut Vec<String>) {
+pub(super) fn diff(path: &str, want: &Value, got: &Value, into: &mut Vec<String>) {
     let below = |name: &str| {
         if path.is_empty() {
             name.to_owned()
