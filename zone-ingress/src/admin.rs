@@ -85,9 +85,8 @@ struct EndpointPage {
 struct ConnectionsPage {
     open: usize,
     hellos: usize,
-    /// Places taken, and how many there are.
-    places_taken: usize,
-    places: usize,
+    /// How many may be inside, unfinished hellos included.
+    connections_max: usize,
     connections: Vec<ConnectionPage>,
 }
 
@@ -133,8 +132,7 @@ impl Pages {
         ConnectionsPage {
             open: proxy.connections.len(),
             hellos: proxy.hellos.len(),
-            places_taken: proxy.descriptors.taken(),
-            places: proxy.descriptors.connections_max(),
+            connections_max: proxy.descriptors.connections_max(),
             connections: proxy.connections.list(proxy.times.now(), LISTED_MAX),
         }
     }

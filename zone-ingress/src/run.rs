@@ -17,7 +17,7 @@ use crate::feed::Feed;
 use crate::metrics::{Metrics, RouteCollector};
 use crate::proxy::Proxy;
 use crate::routes::Routes;
-use crate::state::{self, Snapshot};
+use crate::state::{self, Loaded, Snapshot};
 use crate::status::Status;
 use crate::times::Times;
 use crate::worker::Worker;
@@ -115,13 +115,16 @@ pub async fn run(
     let node_id = config.registration.node_id();
     let mut feed = Feed::new(config.dialect);
     match state::load(&config.state_file, &node_id, &mut feed) {
-        Ok(None) => info!(file = %config.state_file.display(), "there is no state file yet"),
-        Ok(Some(current_at)) => {
+        Ok(Loaded::Nothing) => {
+            info!(file = %config.state_file.display(), "there is no state file yet")
+        }
+        Ok(Loaded::Routes { current_at }) => {
             routes.publish(feed.table().clone());
             status.restored(current_at);
             not_ready = None;
             info!(
-                routes = feed.table().routes.len(), %current_at,
+                routes = feed.table().routes.len(),
+                age = status.page().summary,
                 "routes of an earlier run are served until the control plane tells newer ones",
             );
         }
@@ -132,9 +135,10 @@ pub async fn run(
         }
     }
     let (newest, kept) = watch::channel(Snapshot::default());
+    let admin_address = listeners.admin.local_addr()?;
 
     info!(
-        listen = ?listeners.addresses(), admin = ?listeners.admin.local_addr().ok(),
+        listen = ?listeners.addresses(), admin = %admin_address,
         connections_max = proxy.descriptors.connections_max(), descriptors,
         config = %config.page(),
         "zone ingress starts",

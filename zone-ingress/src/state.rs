@@ -96,16 +96,23 @@ pub enum StateError {
     Broken { path: PathBuf, reason: String },
 }
 
-/// Reads the file into an empty feed; gives the moment the routes were last known to be current.
-///
-/// `Ok(None)` when there is no file, which is usual at the first start.
+/// What a state file gave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loaded {
+    /// There is no file, as usual at the first start.
+    Nothing,
+    /// The feed holds what an earlier run knew, last vouched for at that moment if ever.
+    Routes { current_at: Option<Timestamp> },
+}
+
+/// Reads the file into an empty feed.
 ///
 /// # Errors
 /// When the file cannot be read or used. The feed is empty then; a broken file was put aside.
-pub fn load(path: &Path, node: &str, feed: &mut Feed) -> Result<Option<Timestamp>, StateError> {
+pub fn load(path: &Path, node: &str, feed: &mut Feed) -> Result<Loaded, StateError> {
     let text = match std::fs::read(path) {
         Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Loaded::Nothing),
         Err(cause) => {
             return Err(StateError::Read {
                 path: path.to_owned(),
@@ -155,7 +162,9 @@ pub fn load(path: &Path, node: &str, feed: &mut Feed) -> Result<Option<Timestamp
         )
     });
     feed.restore(resources, assignments);
-    Ok(Some(file.current_at.unwrap_or(Timestamp::UNIX_EPOCH)))
+    Ok(Loaded::Routes {
+        current_at: file.current_at,
+    })
 }
 
 fn put_aside(path: &Path) {

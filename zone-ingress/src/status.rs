@@ -82,9 +82,9 @@ impl Status {
     }
 
     /// Routes were read from the state file.
-    pub fn restored(&self, current_at: Timestamp) {
+    pub fn restored(&self, current_at: Option<Timestamp>) {
         let mut inside = self.inside.lock();
-        inside.current_at = Some(current_at);
+        inside.current_at = current_at;
         inside.from_file = true;
     }
 
@@ -164,6 +164,7 @@ impl Status {
         let age_words = match age {
             _ if matches!(inside.link, Link::Live { .. }) => "routes are current".to_owned(),
             Some(seconds) => format!("routes are {seconds:.0} s old"),
+            None if inside.from_file => "routes are of unknown age".to_owned(),
             None => "there are no routes yet".to_owned(),
         };
         let link_words = match (&inside.link, since) {
@@ -238,7 +239,9 @@ mod tests {
         let clock = ManualClock::starting_at("2026-01-01T00:00:00Z".parse().unwrap());
         let status = Status::new(Times::new(Arc::new(clock.clone())));
         assert_eq!(status.page().summary, "there are no routes yet");
-        status.restored("2025-12-31T23:00:00Z".parse().unwrap());
+        status.restored(None);
+        assert_eq!(status.page().summary, "routes are of unknown age");
+        status.restored(Some("2025-12-31T23:00:00Z".parse().unwrap()));
         assert_eq!(status.page().summary, "routes are 3600 s old");
         status.connected();
         assert!(status.live() && !status.live());

@@ -442,3 +442,114 @@ fn what_would_change_traffic_is_refused() {
         "filter_chains[0].filters: there is no tcp_proxy"
     );
 }
+
+/// What may happen to a feed, in few names so that things meet.
+#[derive(Clone, Debug)]
+enum Step {
+    Route { resource: u8, sni: u8, cluster: u8 },
+    Bad { resource: u8 },
+    Remove { resource: u8 },
+    Endpoints { cluster: u8, port: u16 },
+    NoEndpoints { cluster: u8 },
+}
+
+fn steps() -> impl proptest::strategy::Strategy<Value = Vec<Vec<Step>>> {
+    use proptest::prelude::*;
+    let step = prop_oneof![
+        4 => (0u8..5, 0u8..4, 0u8..4)
+            .prop_map(|(resource, sni, cluster)| Step::Route { resource, sni, cluster }),
+        1 => (0u8..5).prop_map(|resource| Step::Bad { resource }),
+        2 => (0u8..5).prop_map(|resource| Step::Remove { resource }),
+        3 => (0u8..4, 1u16..100).prop_map(|(cluster, port)| Step::Endpoints { cluster, port }),
+        1 => (0u8..4).prop_map(|cluster| Step::NoEndpoints { cluster }),
+    ];
+    prop::collection::vec(prop::collection::vec(step, 1..6), 1..30)
+}
+
+/// Applies the steps of one message per type, as a control plane would send them.
+fn play(feed: &mut Feed, steps: &[Step]) {
+    let mut routes: BTreeMap<String, Option<Vec<u8>>> = BTreeMap::new();
+    let mut assignments: BTreeMap<String, Option<Vec<u8>>> = BTreeMap::new();
+    for step in steps {
+        match step {
+            Step::Route {
+                resource,
+                sni,
+                cluster,
+            } => {
+                let body = route(&format!("s{sni}"), &format!("c{cluster}"));
+                routes.insert(format!("r{resource}"), Some(body));
+            }
+            Step::Bad { resource } => {
+                routes.insert(format!("r{resource}"), Some(vec![0xff]));
+            }
+            Step::Remove { resource } => {
+                routes.insert(format!("r{resource}"), None);
+            }
+            Step::Endpoints { cluster, port } => {
+                let name = format!("c{cluster}");
+                let body = endpoints(&name, &[u32::from(*port)]);
+                assignments.insert(name, Some(body));
+            }
+            Step::NoEndpoints { cluster } => {
+                assignments.insert(format!("c{cluster}"), None);
+            }
+        }
+    }
+    for (kind, changes) in [(Type::Route, routes), (Type::Endpoints, assignments)] {
+        let upserts = changes
+            .iter()
+            .filter_map(|(name, body)| Some((name.as_str(), body.clone()?)))
+            .collect();
+        let gone: Vec<_> = changes
+            .iter()
+            .filter(|(_, body)| body.is_none())
+            .map(|(n, _)| n.as_str())
+            .collect();
+        feed.apply(&batch(kind, upserts, &gone));
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn whatever_happens_the_table_follows_what_is_held(messages in steps()) {
+        let mut feed = Feed::new(Dialect::Zonal);
+        let mut subscribed = BTreeSet::new();
+        for steps in &messages {
+            let before = feed.table().clone();
+            play(&mut feed, steps);
+            if let Some(names) = feed.changed_names() {
+                subscribed = names;
+            }
+            let table = feed.table();
+            // Each wanted name is served: by its own route, or by an older one while it waits.
+            let wanted: BTreeSet<_> = feed.wanted.keys().cloned().collect();
+            let served: BTreeSet<_> = table.routes.keys().cloned().collect();
+            proptest::prop_assert_eq!(&wanted, &served);
+            for (sni, (source, wanted)) in &feed.wanted {
+                let held = &feed.saved.resources[source];
+                proptest::prop_assert!(held.routes.iter().any(|route| route == wanted));
+                let route = &table.routes[sni];
+                if route != wanted {
+                    proptest::prop_assert_eq!(Some(route), before.routes.get(sni));
+                    proptest::prop_assert!(!table.clusters.contains_key(&wanted.cluster));
+                }
+            }
+            // Exactly the clusters that somebody names are known or asked for.
+            let routes = feed.wanted.values().map(|(_, route)| route).chain(table.routes.values());
+            let used: BTreeSet<_> = routes.map(|route| Name::from(route.cluster.clone())).collect();
+            proptest::prop_assert_eq!(&subscribed, &used);
+            for cluster in table.clusters.keys() {
+                proptest::prop_assert!(used.contains(&**cluster), "{} is not used", cluster);
+            }
+            proptest::prop_assert_eq!(table.clusters.len(), feed.saved.assignments.len());
+        }
+        // Once all endpoints are told, nothing waits any more.
+        let all = (0..4).map(|cluster| Step::Endpoints { cluster, port: 7 }).collect::<Vec<_>>();
+        play(&mut feed, &all);
+        for (sni, (_, wanted)) in &feed.wanted {
+            proptest::prop_assert_eq!(&feed.table().routes[sni], wanted);
+        }
+        proptest::prop_assert!(feed.waiting.is_empty() && feed.is_settled());
+    }
+}

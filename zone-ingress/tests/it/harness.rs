@@ -65,6 +65,10 @@ pub(crate) struct Ingress {
 impl Ingress {
     pub(crate) fn start(limits: Limits) -> Self {
         let listener = zone_ingress::socket::listen(([127, 0, 0, 1], 0).into(), false).unwrap();
+        Self::on(listener, limits)
+    }
+
+    pub(crate) fn on(listener: std::net::TcpListener, limits: Limits) -> Self {
         let stop = CancellationToken::new();
         let proxy = Arc::new(Proxy::new(
             limits,

@@ -14,7 +14,7 @@ const API: &str = "sni.msvc.default.west.api.http";
 #[tokio::test]
 async fn silent_callers_are_given_up() {
     let limits = Limits {
-        hello_timeout: Duration::from_millis(100),
+        hello_timeout: Duration::from_secs(1),
         ..Limits::default()
     };
     let ingress = Ingress::start(limits);

@@ -16,3 +16,4 @@ mod fake_control_plane;
 mod harness;
 mod hostile;
 mod kuma;
+mod process;
