@@ -32,6 +32,9 @@ pub struct FileOptions {
     pub tombstones_max: usize,
     /// Bytes of the file that are cached while writing. Reading needs none: all content is in memory.
     pub cache_bytes: usize,
+    /// The file was put back from a backup: it begins a new epoch, so that peers who saw what came after the backup
+    /// start over instead of believing that they are in sync.
+    pub restored: bool,
 }
 
 impl Default for FileOptions {
@@ -39,6 +42,7 @@ impl Default for FileOptions {
         Self {
             tombstones_max: TOMBSTONES_MAX,
             cache_bytes: 16 << 20,
+            restored: false,
         }
     }
 }
@@ -81,7 +85,10 @@ impl RedbStore {
         now: WallClock,
         options: FileOptions,
     ) -> Result<Self, StoreError> {
-        let (db, snapshot) = db::open(&path, &opener)?;
+        let (db, mut snapshot) = db::open(&path, &opener)?;
+        if options.restored {
+            snapshot = db::begin_epoch(&path, &db, snapshot)?;
+        }
         let (publish, published) = watch::channel(Arc::new(snapshot));
         let (requests, waiting) = mpsc::channel(WAITING_MAX);
         let writer = Writer::new(

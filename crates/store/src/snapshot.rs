@@ -256,6 +256,10 @@ impl Snapshot {
         }
     }
 
+    pub(crate) fn in_epoch(self, epoch: Epoch) -> Self {
+        Self { epoch, ..self }
+    }
+
     pub(crate) const fn set_revision(&mut self, revision: Revision) {
         self.revision = revision;
     }

@@ -175,6 +175,28 @@ fn init(db: &Database) -> Result<Snapshot, redb::Error> {
     Ok(Snapshot::empty(epoch))
 }
 
+/// Gives the content a new epoch.
+pub(super) fn begin_epoch(
+    path: &Path,
+    db: &Database,
+    snapshot: Snapshot,
+) -> Result<Snapshot, StoreError> {
+    let epoch = Epoch::fresh();
+    let write = || -> Result<(), redb::Error> {
+        let mut write = db.begin_write()?;
+        write.set_quick_repair(true);
+        write.open_table(META)?.insert("epoch", epoch.as_str())?;
+        write.commit()?;
+        Ok(())
+    };
+    write().map_err(|error| StoreError::Open {
+        path: path.to_path_buf(),
+        problem: format!("a new epoch cannot be written: {error}"),
+        hint: "check its permissions and the free space",
+    })?;
+    Ok(snapshot.in_epoch(epoch))
+}
+
 /// Makes plans durable, all in one transaction. They follow each other.
 pub(super) fn write(db: &Database, plans: &[&Plan]) -> Result<(), redb::Error> {
     let mut write = db.begin_write()?;
