@@ -32,6 +32,8 @@ pub fn documents(text: &str) -> Result<Vec<Value>, YamlError> {
             max_events: 4_000_000,
         },
         alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: 50_000 },
+        // The last one wins, as with the tools people know.
+        duplicate_keys: serde_saphyr::options::DuplicateKeyPolicy::LastWins,
         legacy_octal_numbers: true,
         with_snippet: false,
     };
@@ -98,6 +100,12 @@ mod tests {
     fn an_error_names_its_line() {
         let error = documents("a: 1\nb: [\n").unwrap_err();
         assert!(error.line >= 2, "{error}");
+        assert!(!error.message.contains("line"), "{error}");
+    }
+
+    #[test]
+    fn the_last_of_two_equal_keys_wins() {
+        assert_eq!(documents("a: 1\na: 2\n").unwrap(), [json!({"a": 2})]);
     }
 
     #[test]

@@ -4,8 +4,11 @@ mod common;
 mod core;
 mod dataplane;
 mod identity;
+mod observability;
 mod policies;
+mod proxy_patch;
 mod routes;
+mod traffic;
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -66,18 +69,16 @@ fn rules(resource: &Resource, spec: &Node<'_>, violations: &mut Violations) {
         Kind::MeshTrafficPermission => policies::mesh_traffic_permission(spec, violations),
         Kind::MeshCircuitBreaker => policies::mesh_circuit_breaker(spec, violations),
         Kind::MeshRetry => policies::mesh_retry(spec, violations),
-        Kind::MeshTLS
-        | Kind::MeshLoadBalancingStrategy
-        | Kind::MeshPassthrough
-        | Kind::MeshAccessLog
-        | Kind::MeshTrace
-        | Kind::MeshFaultInjection
-        | Kind::MeshRateLimit
-        | Kind::MeshHealthCheck
-        | Kind::MeshMetric
-        | Kind::MeshProxyPatch => {
-            common::top_target_ref(&spec.at("targetRef"), spec.at("rules").is_set(), violations)
-        }
+        Kind::MeshTLS => traffic::mesh_tls(spec, violations),
+        Kind::MeshLoadBalancingStrategy => traffic::mesh_load_balancing_strategy(spec, violations),
+        Kind::MeshPassthrough => traffic::mesh_passthrough(spec, violations),
+        Kind::MeshFaultInjection => traffic::mesh_fault_injection(spec, violations),
+        Kind::MeshRateLimit => traffic::mesh_rate_limit(spec, violations),
+        Kind::MeshHealthCheck => traffic::mesh_health_check(spec, violations),
+        Kind::MeshAccessLog => observability::mesh_access_log(spec, violations),
+        Kind::MeshTrace => observability::mesh_trace(spec, violations),
+        Kind::MeshMetric => observability::mesh_metric(spec, violations),
+        Kind::MeshProxyPatch => proxy_patch::mesh_proxy_patch(spec, violations),
         Kind::Mesh
         | Kind::DataplaneInsight
         | Kind::DataplaneOverview
@@ -118,7 +119,7 @@ fn shape(resource: &Resource, root: &str, value: &Value, violations: &mut Violat
         Kind::MeshTrafficPermission => reads_as::<specs::MeshTrafficPermissionSpec>,
         Kind::MeshCircuitBreaker => reads_as::<specs::MeshCircuitBreakerSpec>,
         Kind::MeshRetry => reads_as::<specs::MeshRetrySpec>,
-        // Kinds without a typed spec: their schema is the only check of the shape.
+        // Kinds without a typed spec: their schema is the check of the shape.
         Kind::MeshTLS
         | Kind::MeshLoadBalancingStrategy
         | Kind::MeshPassthrough

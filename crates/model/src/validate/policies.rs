@@ -3,6 +3,7 @@
 use super::common::{
     TO_KINDS, TO_KINDS_WITHOUT_ROUTES, decimal, inbound_match, target_ref, top_target_ref,
 };
+use super::traffic::NOT_BY_IDENTITY;
 use crate::node::Node;
 use crate::violations::Violations;
 
@@ -44,7 +45,7 @@ pub(super) fn mesh_timeout(spec: &Node<'_>, violations: &mut Violations) {
             ] {
                 let timeout = default.down(member);
                 if timeout.is_set() {
-                    timeout.report(violations, "can't be specified when matches contain spiffeID because this field cannot be conditioned on source identity");
+                    timeout.report(violations, NOT_BY_IDENTITY);
                 }
             }
         }

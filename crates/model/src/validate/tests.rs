@@ -271,3 +271,167 @@ fn a_value_of_another_type_is_named() {
         &["spec.ports[0].port: invalid type: string \"80\", expected u32"],
     );
 }
+
+#[test]
+fn tls_and_load_balancing() {
+    check(
+        Kind::MeshTLS,
+        &json!({"targetRef": {"kind": "Dataplane", "sectionName": "a"}, "rules": [{"default": {
+            "mode": "Off", "tlsVersion": {"min": "TLS13", "max": "TLS12"}, "tlsCiphers": ["x"]}}]}),
+        &[
+            "spec.rules[0].default.mode: \"mode\" must be one of [\"Strict\", \"Permissive\"]",
+            "spec.rules[0].default.tlsCiphers: tlsCiphers can only be defined with top level targetRef kind: Mesh",
+            "spec.rules[0].default.tlsVersion: tlsVersion can only be defined with top level targetRef kind: Mesh",
+            "spec.rules[0].default.tlsCiphers: \"tlsCiphers\" must be one of [\"ECDHE-ECDSA-AES128-GCM-SHA256\", \"ECDHE-ECDSA-AES256-GCM-SHA384\", \"ECDHE-ECDSA-CHACHA20-POLY1305\", \"ECDHE-RSA-AES128-GCM-SHA256\", \"ECDHE-RSA-AES256-GCM-SHA384\", \"ECDHE-RSA-CHACHA20-POLY1305\"]",
+            "spec.rules[0].default.tlsVersion.min: min version must be lower than max",
+        ],
+    );
+    check(
+        Kind::MeshLoadBalancingStrategy,
+        &json!({"to": [{"targetRef": {"kind": "MeshService", "labels": {"a": "b"}}, "default": {
+            "localityAwareness": {
+                "localZone": {"affinityTags": [{"key": "", "weight": 1}, {"key": "a"}]},
+                "crossZone": {"failover": [{"to": {"type": "Any", "zones": ["a"]}}, {"to": {"type": "Only"}}],
+                    "failoverThreshold": {"percentage": 0}},
+            },
+            "hashPolicies": [{"type": "Header"}],
+        }}]}),
+        &[
+            "spec.to[0].default.localityAwareness.localZone.affinityTags[0].key: must not be empty",
+            "spec.to[0].default.localityAwareness.localZone.affinityTags: all or none affinity tags should have weight",
+            "spec.to[0].default.localityAwareness.crossZone: must not be set: MeshService traffic is local",
+            "spec.to[0].default.localityAwareness.crossZone.failover[0].to.zones: must be empty when type is Any",
+            "spec.to[0].default.localityAwareness.crossZone.failover[1].to.zones: must not be empty when type is Only",
+            "spec.to[0].default.localityAwareness.crossZone.failoverThreshold.percentage: must be greater than 0",
+            "spec.to[0].default.hashPolicies[0].header: must be defined",
+        ],
+    );
+}
+
+#[test]
+fn faults_limits_and_checks() {
+    check(
+        Kind::MeshFaultInjection,
+        &json!({"targetRef": {"kind": "Dataplane"}, "rules": [{"default": {"http": [
+            {"abort": {"httpStatus": 99, "percentage": 101}},
+            {"responseBandwidth": {"limit": "5 bps", "percentage": "x"}}]}}],
+            "to": [{"targetRef": {"kind": "Mesh"}, "default": {"http": [{"responseBandwidth": {"limit": "5 Mbps", "percentage": 1}}]}}]}),
+        &[
+            "spec.to: must not be defined",
+            "spec.rules[0].default.http.abort[0].httpStatus: must be in inclusive range [100, 599]",
+            "spec.rules[0].default.http.abort[0].percentage: must be in inclusive range [0.0, 100.0]",
+            "spec.rules[0].default.http.responseBandwidth[1].limit: must be in kbps/Mbps/Gbps units",
+            "spec.rules[0].default.http.responseBandwidth[1].percentage: string must be a valid number",
+        ],
+    );
+    check(
+        Kind::MeshRateLimit,
+        &json!({"rules": [{"default": {"local": {"http": {"requestRate": {"num": 0, "interval": "50ms"}}, "tcp": {}}}}]}),
+        &[
+            "spec.rules: must not be defined",
+            "spec.rules[0].default.local.tcp: must have at least one defined: disabled, connectionRate",
+            "spec.rules[0].default.local.http.requestRate.num: must be greater than 0",
+            "spec.rules[0].default.local.http.requestRate.interval: must be greater than: 50ms",
+        ],
+    );
+    check(
+        Kind::MeshHealthCheck,
+        &json!({"to": [{"targetRef": {"kind": "Mesh"}, "default": {"interval": "0s", "eventLogPath": "x"}}]}),
+        &[
+            "spec.to[0].default.interval: must be greater than zero when defined",
+            "spec.to[0].default.eventLogPath: must be a valid path when defined",
+            "spec.to[0].default: must have at least one defined: http, tcp, grpc",
+        ],
+    );
+}
+
+#[test]
+fn passthrough() {
+    let one = |matching: Value, want: &[&str]| {
+        check(
+            Kind::MeshPassthrough,
+            &json!({"default": {"appendMatch": [matching]}}),
+            want,
+        );
+    };
+    one(
+        json!({"type": "Domain", "value": "*.example.com", "protocol": "tls"}),
+        &[],
+    );
+    one(json!({"type": "CIDR", "value": "10.0.0.0/8"}), &[]);
+    one(
+        json!({"type": "IP", "value": "x", "protocol": "mysql"}),
+        &[
+            "spec.default.appendMatch[0].port: port must be defined for Mysql protocol",
+            "spec.default.appendMatch[0].value: provided IP has incorrect value",
+        ],
+    );
+    one(
+        json!({"type": "Domain", "value": "*example.com", "protocol": "http"}),
+        &[
+            "spec.default.appendMatch[0].value: provided DNS has incorrect value, partial wildcard is currently not supported",
+        ],
+    );
+}
+
+#[test]
+fn observability() {
+    check(
+        Kind::MeshAccessLog,
+        &json!({"rules": [{"default": {"backends": [
+            {"type": "Tcp"},
+            {"type": "File", "file": {"path": "x", "format": {"type": "Json", "json": []}}},
+            {"type": "OpenTelemetry", "openTelemetry": {"attributes": [{"key": "otel.a", "value": "x"}]}},
+        ]}}]}),
+        &[
+            "spec.rules[0].default.backends[0].tcp: must be defined",
+            "spec.rules[0].default.backends[1].file.format.json: must not be empty",
+            "spec.rules[0].default.backends[1].file.path: file backend requires a valid path",
+            "spec.rules[0].default.backends[2].openTelemetry.backendRef: must be defined",
+            "spec.rules[0].default.backends[2].openTelemetry.attributes[0].key: must not use the reserved OpenTelemetry prefix 'otel.'",
+        ],
+    );
+    check(
+        Kind::MeshTrace,
+        &json!({"default": {"backends": [{"type": "Datadog", "datadog": {"url": "https://host/path"}}],
+            "sampling": {"overall": 101}, "tags": [{"name": "a"}]}}),
+        &[
+            "spec.default.backends[0].datadog.url: scheme must be http",
+            "spec.default.backends[0].datadog.url: port must be defined",
+            "spec.default.backends[0].datadog.url: path must not be defined",
+            "spec.default.tags[0]: tag must have only one type defined: header, literal",
+            "spec.default.sampling.overall: must be between 0 and 100",
+        ],
+    );
+    check(
+        Kind::MeshMetric,
+        &json!({"default": {"applications": [{"port": 0}], "sidecar": {"profiles": {"exclude": [{"type": "Regex", "match": "("}]}},
+            "backends": [{"type": "Prometheus"}]}}),
+        &[
+            "spec.default.sidecar.profiles.exclude[0].match: invalid regex",
+            "spec.default.applications.application[0]: port must be a valid (1-65535)",
+            "spec.default.backends.backend[0].prometheus: must be defined",
+        ],
+    );
+}
+
+#[test]
+fn proxy_patches() {
+    check(
+        Kind::MeshProxyPatch,
+        &json!({"default": {"appendModifications": [
+            {},
+            {"cluster": {"operation": "Add", "match": {"name": "a"}}},
+            {"httpFilter": {"operation": "AddBefore", "value": "name: a"}},
+            {"listener": {"operation": "Patch", "jsonPatches": [{"op": "move", "path": "/a", "value": 1}]}},
+        ]}}),
+        &[
+            "spec.default.appendModifications[0]: exactly one modification can be defined at a time. Currently, 0 modifications are defined",
+            "spec.default.appendModifications[1].cluster.match: must not be defined",
+            "spec.default.appendModifications[1].cluster.value: must be defined",
+            "spec.default.appendModifications[2].httpFilter.match.name: must be defined. You need to pick a filter before which this one will be added",
+            "spec.default.appendModifications[3].listener.jsonPatches[0].from: \"from\" must not be empty when \"op\" is one of [\"move\", \"copy\"]",
+            "spec.default.appendModifications[3].listener.jsonPatches[0].value: \"value\" is allowed only when \"op\" is one of [\"add\", \"replace\"]",
+        ],
+    );
+}
