@@ -9,15 +9,16 @@ use zonal_process::config::Problems;
 use zonal_process::control_plane::{Common, MESSAGE_BYTES_MAX, Raw, address, duration};
 use zonal_process::tls::Trust;
 
+use crate::kds::GlobalAddress;
 use crate::lifecycle::ProxyAuthentication;
 
 /// How global is reached.
 #[derive(Clone, Debug)]
 pub struct GlobalConfig {
-    /// `https://host:port`, or `http://host:port` without TLS.
-    pub uri: http::Uri,
-    /// What makes it believable; `None` without TLS.
-    pub trust: Option<Trust>,
+    /// Where it is.
+    pub address: GlobalAddress,
+    /// What makes it believable; of no use without TLS.
+    pub trust: Trust,
     /// The file with the zone's token; a Kuma global wants none.
     pub token_file: Option<PathBuf>,
     /// The largest message, decompressed.
@@ -128,40 +129,22 @@ fn global(raw: &Raw, problems: &mut Problems) -> Option<GlobalConfig> {
         .global_address
         .as_deref()
         .filter(|text| !text.is_empty())?;
-    let (scheme, rest) = match text.split_once("://") {
-        Some(("grpcs", rest)) => ("https", rest),
-        Some(("grpc", rest)) => ("http", rest),
-        _ => {
-            problems.add(
-                "multizone.zone.globalAddress",
-                format!("`{text}` is not an address such as `grpcs://global.example:5685`"),
-            );
-            return None;
-        }
-    };
-    // Only host and port count; a path is ignored as Kuma ignores it.
-    let host = rest.split('/').next().unwrap_or_default();
-    let uri = match format!("{scheme}://{host}").parse::<http::Uri>() {
-        Ok(uri) => uri,
-        Err(error) => {
-            problems.add("multizone.zone.globalAddress", format!("`{text}`: {error}"));
-            return None;
-        }
-    };
-    let trust = match (scheme, &zone.kds.root_ca_file, zone.kds.tls_skip_verify) {
-        ("http", ..) => None,
-        (_, _, Some(true)) => Some(Trust::Anyone),
-        (_, Some(file), _) => Some(Trust::AuthorityFile(file.clone())),
-        (_, None, _) => {
+    let address: GlobalAddress = problems.parsed("multizone.zone.globalAddress", text)?;
+    let with_tls = text.trim().starts_with("grpcs");
+    let trust = match (&zone.kds.root_ca_file, zone.kds.tls_skip_verify) {
+        (_, Some(true)) => Trust::Anyone,
+        (Some(file), _) => Trust::AuthorityFile(file.clone()),
+        (None, _) if !with_tls => Trust::Anyone,
+        (None, _) => {
             problems.add(
                 "multizone.zone.kds.rootCaFile",
                 "name the file with global's certificate authority (its `tls.crt`, if self-signed), or set `tlsSkipVerify`",
             );
-            None
+            return None;
         }
     };
     Some(GlobalConfig {
-        uri,
+        address,
         trust,
         token_file: zone.token_file.clone(),
         message_bytes_max: zone.kds.max_msg_size.unwrap_or(MESSAGE_BYTES_MAX),
@@ -195,7 +178,7 @@ mod tests {
         check(zone(serde_json::json!({ "name": "east" })), Ok(""));
         check(
             zone(serde_json::json!({ "name": "east", "globalAddress": "grpc://127.0.0.1:5685" })),
-            Ok("http://127.0.0.1:5685/"),
+            Ok("grpc://127.0.0.1:5685"),
         );
         check(
             zone(serde_json::json!({ "name": "East 1", "globalAddress": "grpcs://g:5685" })),

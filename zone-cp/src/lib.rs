@@ -28,6 +28,7 @@ mod proxy;
 mod receipts;
 mod rest;
 mod run;
+mod to_global;
 pub mod views;
 
 pub use config::{Config, GlobalConfig};

@@ -6,7 +6,8 @@ use anyhow::Context as _;
 use kds_proto::envoy::service::discovery::v3::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer;
 use serde_json::Value;
 use tokio::net::TcpListener;
-use tracing::info;
+use tokio::sync::{mpsc, watch};
+use tracing::{info, warn};
 use zonal_catalogue::derive;
 use zonal_control_plane::{
     FirstStart, RestParts, RestPeers, first_start, instance_id, note_commits, open_store,
@@ -15,19 +16,26 @@ use zonal_control_plane::{
 use zonal_model::admission::Place;
 use zonal_model::{Json, Key, Kind, Resource};
 use zonal_process::admin::{self, Admin};
+use zonal_process::control_plane::StoreChoice;
 use zonal_process::metrics::Registry;
 use zonal_process::net::{Limits, bind, serve};
 use zonal_process::tls::ServerIdentity;
 use zonal_process::{CancellationToken, Clock, Readiness, Tasks};
+use zonal_store::Store;
 
-use crate::config::Config;
+use crate::config::{Config, GlobalConfig};
 use crate::controllers::Controllers;
 use crate::convergence::Convergence;
 use crate::dp::{Ads, AdsSettings, DpHttp, routes};
 use crate::insights::Insights;
 use crate::lifecycle::{Lifecycle, LifecycleSettings};
+use crate::kds;
 use crate::rest::ZoneReceipts;
+use crate::to_global;
 use crate::views::{Engine, EngineSettings};
+
+/// Receipts waiting for the connection with global.
+const RECEIPTS_MAX: usize = 64;
 
 /// The listeners of a zone's control plane.
 #[derive(Debug)]
@@ -139,6 +147,10 @@ pub async fn run(
         "insights",
         insights.run(Arc::clone(&store), clock.wall(), stop.clone()),
     );
+    if let Some(global) = &config.global {
+        join(global, &config, &instance, &effective, &store, &convergence, &clock, &mut tasks);
+    }
+
     let receipts = ZoneReceipts::new(
         zone.to_string(),
         convergence.clone(),
@@ -214,4 +226,54 @@ pub async fn run(
     let finished = tasks.finish(common.drain).await?;
     info!(cut = finished.cut, "zone control plane has stopped");
     Ok(())
+}
+
+/// Connects with global, and tells it what this zone's proxies answer.
+#[expect(clippy::too_many_arguments, reason = "one place that joins all of them")]
+fn join(
+    global: &GlobalConfig,
+    config: &Config,
+    instance: &str,
+    effective: &Value,
+    store: &Arc<dyn Store>,
+    convergence: &Convergence,
+    clock: &Arc<dyn Clock>,
+    tasks: &mut Tasks,
+) {
+    let mut settings =
+        kds::Settings::new(config.zone.clone(), global.address.clone(), global.trust.clone());
+    settings.instance_id = instance.to_owned();
+    settings.config = shown_config(config, effective).to_string();
+    if let Some(file) = global.token_file.clone() {
+        settings.token = Some(Arc::new(move || match std::fs::read_to_string(&file) {
+            Ok(token) => Some(token.trim().to_owned()),
+            Err(error) => {
+                warn!(file = %file.display(), %error, "cannot read the zone's token");
+                None
+            }
+        }));
+    }
+    let (outgoing, receipts) = mpsc::channel(RECEIPTS_MAX);
+    let (progress, seen) = watch::channel(kds::GlobalProgress::default());
+    let io = kds::Io { receipts, progress, admin: Arc::new(kds::NoEnvoyAdmin) };
+    let stop = tasks.stop();
+    tasks.essential("kds", kds::run(settings, Arc::clone(store), Arc::clone(clock), io, stop.clone()));
+    tasks.essential("receipts", to_global::tell(convergence.clone(), seen, outgoing, stop));
+}
+
+/// What global's people see of this zone's configuration; `store.type`, `environment` and `mode` are what Kuma's
+/// programs look for.
+fn shown_config(config: &Config, effective: &Value) -> Value {
+    let mut shown = effective.clone();
+    let store = match &config.common.store {
+        StoreChoice::Memory => "memory",
+        StoreChoice::File(_) => "file",
+        StoreChoice::Etcd { .. } => "etcd",
+    };
+    if let Some(members) = shown.as_object_mut() {
+        members.insert("environment".to_owned(), "universal".into());
+        members.insert("mode".to_owned(), "zone".into());
+        members.insert("store".to_owned(), serde_json::json!({ "type": store }));
+    }
+    shown
 }
