@@ -111,14 +111,37 @@ pub(crate) async fn keep_one(
     admitted: Admitted,
     condition: Condition,
 ) -> Result<Revision, Problem> {
-    let mut batch = Batch {
-        ops: add_along(snapshot, admitted.along, &BTreeSet::new()),
-    };
+    let own = BTreeSet::new();
+    let mut ops = mesh_guards(snapshot, std::iter::once(&admitted.resource.key), &own);
+    ops.extend(add_along(snapshot, admitted.along, &own));
+    let mut batch = Batch { ops };
     batch = batch.put_if(admitted.resource, admitted.expect);
     let committed = state.store.commit(batch).await;
     let committed =
         committed.map_err(|error: StoreError| Problem::store(&error, condition.is_given()))?;
     Ok(committed.revision)
+}
+
+/// Keeps the meshes of what is put where they are until it is kept: each is put as it is, which changes nothing and
+/// refuses the batch when somebody removes the mesh meanwhile.
+pub(crate) fn mesh_guards<'a>(
+    snapshot: &Snapshot,
+    put: impl Iterator<Item = &'a Key>,
+    own: &BTreeSet<Key>,
+) -> Vec<Op> {
+    let meshes: BTreeSet<Key> = put
+        .filter(|key| !key.mesh.is_empty())
+        .map(|key| Key::global(Kind::Mesh, &key.mesh))
+        .filter(|mesh| !own.contains(mesh))
+        .collect();
+    meshes
+        .iter()
+        .filter_map(|mesh| snapshot.get(mesh))
+        .map(|mesh| Op::Put {
+            resource: mesh.resource.clone(),
+            expect: Expect::Revision(mesh.revision),
+        })
+        .collect()
 }
 
 /// What goes along, without what the request itself says.

@@ -312,7 +312,11 @@ async fn keep(
         )
     });
     let own: BTreeSet<Key> = steps.iter().map(|(_, place, _)| place.key()).collect();
-    let mut ops: Vec<Op> = Vec::new();
+    let put = steps.iter().filter_map(|(_, _, step)| match step {
+        Step::Put(admitted) => Some(&admitted.resource.key),
+        Step::Delete(_) => None,
+    });
+    let mut ops: Vec<Op> = apply::mesh_guards(snapshot, put, &own);
     for (_, _, step) in steps.iter() {
         match step {
             Step::Put(admitted) => {

@@ -251,6 +251,8 @@ pub(crate) async fn put(
         condition,
     };
     let snapshot = state.store.snapshot();
+    // The mesh may have gone while the body arrived.
+    need_mesh(&snapshot, kind, &place.mesh)?;
     let admitted = apply::admit(&state, &snapshot, &call.user, &wanted)?;
     let created = admitted.existing.is_none();
     let dry_run = call.query.flag("dryRun");

@@ -195,3 +195,49 @@ async fn a_zone_that_is_connected_stays() {
         "it goes along"
     );
 }
+
+/// Writes into a mesh while somebody removes and makes it: nothing is left outside of a mesh.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_kept_in_a_mesh_that_goes_meanwhile() {
+    let store = Arc::new(MemoryStore::new(Arc::new(|| jiff::Timestamp::UNIX_EPOCH)));
+    let api = router(RestState::new(
+        Arc::clone(&store) as Arc<dyn Store>,
+        Mode::Global,
+        None,
+    ));
+    let put = |api: Router, path: String, body: String| {
+        tokio::spawn(async move {
+            for _ in 0..100 {
+                let (status, body) = call(&api, "PUT", &path, &body).await;
+                assert!(matches!(status, 200 | 201 | 404 | 409), "{body:#}");
+            }
+        })
+    };
+    let retries: Vec<_> = ["a", "b"]
+        .into_iter()
+        .map(|name| {
+            let path = format!("/meshes/default/meshtimeouts/{name}");
+            let body = format!(
+                r#"{{"type":"MeshTimeout","mesh":"default","name":"{name}","spec":{{"targetRef":{{"kind":"Mesh"}},
+                "to":[{{"targetRef":{{"kind":"Mesh"}},"default":{{"connectionTimeout":"5s"}}}}]}}}}"#
+            );
+            put(api.clone(), path, body)
+        })
+        .collect();
+    for _ in 0..50 {
+        let mesh = r#"{"type":"Mesh","name":"default"}"#;
+        call(&api, "PUT", "/meshes/default", mesh).await;
+        tokio::task::yield_now().await;
+        call(&api, "DELETE", "/meshes/default", "").await;
+        let snapshot = store.snapshot();
+        if snapshot.count(Kind::Mesh) == 0 {
+            assert_eq!(snapshot.count(Kind::MeshTimeout), 0);
+        }
+    }
+    for retry in retries {
+        retry.await.unwrap();
+    }
+    let snapshot = store.snapshot();
+    assert_eq!(snapshot.count(Kind::Mesh), 0);
+    assert_eq!(snapshot.count(Kind::MeshTimeout), 0);
+}
