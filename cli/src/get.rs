@@ -99,45 +99,48 @@ fn print(
 }
 
 fn table(kind: Kind, items: &[Value], wide: bool, now: Timestamp) -> Table {
+    let text = |item: &Value, member: &str| {
+        item.get(member)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned()
+    };
     let in_mesh = kind.descriptor().scope == Scope::Mesh;
-    let columns = columns(kind);
-    let mut head: Vec<&str> = if in_mesh {
+    let before = columns(kind);
+    let after: Vec<Column> = if wide {
+        let all: [Column; 4] = [
+            ("DISPLAY NAME", display_name),
+            ("ZONE", zone),
+            ("ORIGIN", origin),
+            ("LABELS", other_labels),
+        ];
+        let is_new = |column: &Column| before.iter().all(|known| known.0 != column.0);
+        all.into_iter().filter(is_new).collect()
+    } else {
+        Vec::new()
+    };
+    let mut head = if in_mesh {
         vec!["MESH", "NAME"]
     } else {
         vec!["NAME"]
     };
-    head.extend(columns.iter().map(|(name, _)| *name));
+    head.extend(before.iter().map(|(name, _)| *name));
     head.push("AGE");
-    if wide {
-        head.extend(["DISPLAY NAME", "ZONE", "ORIGIN", "LABELS"]);
-    }
+    head.extend(after.iter().map(|(name, _)| *name));
     let mut table = Table::with_head(head.into_iter().map(str::to_owned).collect());
     for item in items {
-        let text = |member: &str| {
-            item.get(member)
-                .and_then(Value::as_str)
-                .unwrap_or_default()
-                .to_owned()
-        };
         let mut row = if in_mesh {
-            vec![text("mesh")]
+            vec![text(item, "mesh")]
         } else {
             Vec::new()
         };
-        row.push(text("name"));
-        row.extend(columns.iter().map(|(_, cell)| cell(item)));
+        row.push(text(item, "name"));
+        row.extend(before.iter().map(|(_, cell)| cell(item)));
         row.push(ago(
             item.get("modificationTime").and_then(Value::as_str),
             now,
         ));
-        if wide {
-            row.extend([
-                label(item, "kuma.io/display-name"),
-                label(item, "kuma.io/zone"),
-                label(item, "kuma.io/origin"),
-                other_labels(item),
-            ]);
-        }
+        row.extend(after.iter().map(|(_, cell)| cell(item)));
         table.row(row);
     }
     table
@@ -150,12 +153,8 @@ fn columns(kind: Kind) -> Vec<Column> {
     match kind {
         Kind::Dataplane => vec![("ADDRESS", dataplane_address), ("WORKLOAD", workload)],
         Kind::Zone => vec![("ENABLED", enabled)],
-        Kind::MeshService | Kind::MeshMultiZoneService => {
-            vec![
-                ("ZONE", zone),
-                ("PORTS", |item| ports(item.pointer("/spec/ports"))),
-            ]
-        }
+        Kind::MeshService => vec![("ZONE", zone), ("PORTS", spec_ports)],
+        Kind::MeshMultiZoneService => vec![("PORTS", spec_ports)],
         Kind::MeshZoneAddress => vec![("ZONE", zone), ("ADDRESS", zone_address)],
         _ if kind.descriptor().policy.is_some() => vec![("TARGET", target), ("ORIGIN", origin)],
         _ => Vec::new(),
@@ -172,6 +171,10 @@ pub(crate) fn label(item: &Value, name: &str) -> String {
 
 pub(crate) fn zone(item: &Value) -> String {
     label(item, "kuma.io/zone")
+}
+
+fn display_name(item: &Value) -> String {
+    label(item, "kuma.io/display-name")
 }
 
 fn workload(item: &Value) -> String {
@@ -225,7 +228,11 @@ fn target(item: &Value) -> String {
     format!("{kind} {}", words.join(",")).trim_end().to_owned()
 }
 
-/// `http:8080/http, 5432/tcp`.
+fn spec_ports(item: &Value) -> String {
+    ports(item.pointer("/spec/ports"))
+}
+
+/// `8080/http,5432/tcp`.
 pub(crate) fn ports(ports: Option<&Value>) -> String {
     let ports = ports.and_then(Value::as_array).into_iter().flatten();
     let words: Vec<String> = ports
@@ -286,8 +293,8 @@ mod tests {
             Kind::MeshTimeout,
             &json!({"mesh": "m", "name": "n"}),
             true,
-            "MESH   NAME   TARGET   ORIGIN   AGE     DISPLAY NAME   ZONE   ORIGIN   LABELS\n\
-             m      n      Mesh     -        never   -              -      -        -\n",
+            "MESH   NAME   TARGET   ORIGIN   AGE     DISPLAY NAME   ZONE   LABELS\n\
+             m      n      Mesh     -        never   -              -      -\n",
         );
         let zone =
             json!({"name": "east", "enabled": false, "modificationTime": "2026-01-10T00:00:00Z"});
