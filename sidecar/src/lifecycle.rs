@@ -13,6 +13,8 @@ use zonal_process::{Backoff, BackoffPolicy};
 
 /// How long callers may take to leave; the control plane answers earlier when they did.
 const ANNOUNCE_TIMEOUT: Duration = Duration::from_secs(6);
+/// How long connections that were under way when the callers left may take to arrive.
+const SETTLE_TIME: Duration = Duration::from_millis(300);
 /// How often connections are counted while draining.
 const COUNT_INTERVAL: Duration = Duration::from_millis(100);
 /// How long Envoy may take to end after SIGTERM.
@@ -472,7 +474,12 @@ mod tests {
             world.input(Input::Announced { agreed: true }),
             [Action::StartDraining]
         );
-        assert_eq!(world.after(Duration::ZERO), [Action::CountConnections]);
+        assert_eq!(
+            world.after(Duration::ZERO),
+            [],
+            "a last connection may be on its way"
+        );
+        assert_eq!(world.at_timeout(), [Action::CountConnections]);
         assert_eq!(world.input(Input::Connections(Some(2))), []);
         assert_eq!(world.at_timeout(), [Action::CountConnections]);
         assert_eq!(

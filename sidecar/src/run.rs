@@ -298,7 +298,7 @@ impl Shell {
                     // Its end is of no interest: connections are counted next.
                     self.effects.push(Box::pin(async move {
                         admin.drain().await;
-                        Input::Connections(None).into()
+                        Input::Timeout.into()
                     }));
                 }
             }
