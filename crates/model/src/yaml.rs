@@ -66,10 +66,13 @@ impl YamlError {
             .location()
             .map_or((0, 0), |location| (location.line(), location.column()));
         let message = error.without_snippet().to_string();
+        let sentence = message
+            .split_once(" at line ")
+            .map_or(&*message, |(sentence, _)| sentence);
         Self {
             line,
             column,
-            message,
+            message: sentence.to_owned(),
         }
     }
 }
