@@ -9,23 +9,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::Uri;
-use hyper_util::rt::TokioIo;
 use kds_proto::envoy::config::core::v3::Node;
 use kds_proto::envoy::service::discovery::v3::DeltaDiscoveryRequest;
 use kds_proto::envoy::service::discovery::v3::DeltaDiscoveryResponse;
 use kds_proto::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
-use rustls_pki_types::ServerName;
-use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
-use tokio_rustls::TlsConnector;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataValue;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Streaming};
 use tracing::{debug, info, warn};
 use zonal_delta::{Sink, TypeUrl, Wanted, wire as delta_wire};
+use zonal_process::net::Dialer;
 use zonal_process::ready::Guard;
-use zonal_process::tls::{Trust, client_config};
+use zonal_process::tls::Trust;
 use zonal_process::{Backoff, BackoffPolicy, CancellationToken};
 
 use crate::feed::Feed;
@@ -289,46 +286,23 @@ impl ControlPlane {
             address: self.address.clone(),
             reason,
         };
-        let tls = match self.address.scheme_str() {
-            Some("http") => None,
-            _ => Some(TlsConnector::from(Arc::new(client_config(
-                &self.trust,
-                &["h2"],
-            )?))),
+        let scheme = if self.address.scheme_str() == Some("http") {
+            "grpc"
+        } else {
+            "grpcs"
         };
-        let host = self
+        let authority = self
             .address
-            .host()
-            .unwrap_or_default()
-            .trim_matches(['[', ']'])
-            .to_owned();
-        let port = self.address.port_u16().unwrap_or(5678);
-        // TLS is ours, so the transport sees a plain address; the scheme is told by the origin.
-        let plain = format!(
-            "http://{}",
-            self.address.authority().map_or("", |a| a.as_str())
-        );
-        let endpoint = Endpoint::from_shared(plain)
+            .authority()
+            .map_or("", |authority| authority.as_str());
+        // The transport would want to do TLS itself for `https`; the dialer does it for `grpcs`.
+        let endpoint = Endpoint::from_shared(format!("{scheme}://{authority}"))
             .map_err(|error| lost(error.to_string()))?
             .origin(self.address.clone())
-            .connect_timeout(CONNECT_TIMEOUT)
             .http2_keep_alive_interval(KEEP_ALIVE)
             .keep_alive_timeout(KEEP_ALIVE)
             .keep_alive_while_idle(true);
-        let connector = tower::service_fn(move |_uri: Uri| {
-            let (tls, host) = (tls.clone(), host.clone());
-            async move {
-                let stream = TcpStream::connect((host.as_str(), port)).await?;
-                stream.set_nodelay(true)?;
-                let Some(tls) = tls else {
-                    return Ok(Either::Plain(TokioIo::new(stream)));
-                };
-                let name = ServerName::try_from(host).map_err(std::io::Error::other)?;
-                let stream = tls.connect(name, stream).await?;
-                Ok::<_, std::io::Error>(Either::Tls(TokioIo::new(Box::new(stream))))
-            }
-        });
-        let connecting = endpoint.connect_with_connector(connector);
+        let connecting = endpoint.connect_with_connector(Dialer::new(&self.trust)?);
         match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
             Ok(Ok(channel)) => Ok(channel),
             Ok(Err(error)) => Err(lost(innermost(&error))),
@@ -385,12 +359,3 @@ impl Lost {
         }
     }
 }
-
-/// A connection with or without TLS.
-#[derive(Debug)]
-enum Either {
-    Plain(TokioIo<TcpStream>),
-    Tls(TokioIo<Box<tokio_rustls::client::TlsStream<TcpStream>>>),
-}
-
-mod either;

@@ -268,7 +268,9 @@ impl Args {
 
 fn cp_address(text: &str, problems: &mut Problems) -> Option<Uri> {
     let address: Uri = problems.parsed("--cp-address", text)?;
-    let whole = matches!(address.scheme_str(), Some("https" | "http")) && address.host().is_some();
+    let whole = matches!(address.scheme_str(), Some("https" | "http"))
+        && address.host().is_some()
+        && address.port_u16().is_some();
     if !whole {
         problems.add(
             "--cp-address",

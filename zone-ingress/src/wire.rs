@@ -108,10 +108,13 @@ fn name(field: &str, text: &str) -> Result<Sni, String> {
 
 fn required(field: &str, text: String) -> Result<Arc<str>, String> {
     if text.is_empty() {
-        Err(format!("{field}: is empty"))
-    } else {
-        Ok(text.into())
+        return Err(format!("{field}: is empty"));
     }
+    // Bytes of another message can look like one of these; a name in use never looks like that.
+    if text.contains(char::is_control) {
+        return Err(format!("{field}: `{}` is not a name", text.escape_debug()));
+    }
+    Ok(text.into())
 }
 
 fn assignment(name: &str, message: ClusterLoadAssignment) -> Result<Vec<Placed>, String> {

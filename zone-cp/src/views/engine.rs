@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
+use prost::Message as _;
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, warn};
 use zonal_catalogue::{Dependents, OutboundMode, ProxyReach};
@@ -652,6 +653,14 @@ fn to_config(
     ProxyConfig { reflects, types }
 }
 
+/// The message alone: the stream puts an `Any` around it. Shares the bytes.
+fn unpacked(encoded: &zonal_xds::Encoded) -> bytes::Bytes {
+    // What we packed ourselves unpacks; were it otherwise, the proxy would refuse the empty message by name.
+    kds_proto::Any::decode(encoded.body.clone())
+        .map(|any| any.value)
+        .unwrap_or_default()
+}
+
 fn merge(mut offered: Offered, wanted: &BTreeMap<&str, &zonal_xds::Encoded>) -> Offered {
     let gone: Vec<Name> = offered
         .keys()
@@ -668,7 +677,7 @@ fn merge(mut offered: Offered, wanted: &BTreeMap<&str, &zonal_xds::Encoded>) -> 
         if !same {
             let entry = Entry {
                 version: Version::from(Arc::clone(&encoded.version)),
-                body: encoded.body.clone(),
+                body: unpacked(encoded),
             };
             offered.insert(Name::from(*name), entry);
         }

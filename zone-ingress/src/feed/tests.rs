@@ -195,6 +195,17 @@ fn bad_resource_is_refused_by_name_and_harms_itself_only() {
         .collect();
     assert_eq!(refused[0].0, "a");
     assert_eq!(refused[1], ("c", "sni: `` is not a server name"));
+    let packed = kds_proto::pack(&WireRoute {
+        sni: "a".into(),
+        cluster: "ca".into(),
+        ..WireRoute::default()
+    });
+    let twice = feed.apply(&batch(
+        Type::Route,
+        vec![("d", packed.encode_to_vec())],
+        &[],
+    ));
+    assert!(twice[0].reason.starts_with("cluster: `"), "{twice:?}");
     assert_eq!(shown(&feed), ["a=ca:?", "b=cb:?"], "the old `a` stays");
 
     let refused = feed.apply(&batch(
