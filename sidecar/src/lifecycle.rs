@@ -344,7 +344,7 @@ impl Lifecycle {
     fn drain(&self, now: Instant, callers_left: bool) -> (Phase, Vec<Action>) {
         let phase = Phase::Draining {
             deadline: now + self.drain,
-            count_at: Some(now),
+            count_at: Some(now + SETTLE_TIME),
             callers_left,
         };
         (phase, vec![Action::StartDraining])
