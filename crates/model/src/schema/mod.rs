@@ -4,6 +4,7 @@
 //! that clients already know.
 
 mod core;
+mod observability;
 mod parts;
 mod policies;
 mod tables;
