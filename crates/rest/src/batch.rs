@@ -7,7 +7,7 @@ use axum::response::Response;
 use http::{HeaderValue, StatusCode};
 use serde::Serialize;
 use serde_json::Value;
-use zonal_model::{Key, Kind, Scope, Violation};
+use zonal_model::{Form, Key, Kind, Scope, Violation};
 use zonal_store::{Batch, Op, Outcome, Revision, Snapshot, StoreError};
 
 use crate::apply::{self, Admitted, Wanted};
@@ -221,7 +221,9 @@ fn place_of(state: &RestState, document: &Value) -> Result<Place, Problem> {
     let mesh = match kind.descriptor().scope {
         Scope::Global => String::new(),
         Scope::Mesh => match text(document, "mesh") {
-            "" => "default".to_owned(),
+            // As on the paths of the dialect: only kinds with a schema have a default for it.
+            "" if kind.descriptor().form == Form::Plugin => "default".to_owned(),
+            "" => return Err(single("mesh", "cannot be empty".to_owned())),
             mesh => mesh.to_owned(),
         },
     };
