@@ -320,7 +320,12 @@ fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
     while let Some(source) = last.source() {
         last = source;
     }
-    last.to_string()
+    match last.downcast_ref::<std::io::Error>() {
+        Some(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
+            "the connection was closed".to_owned()
+        }
+        _ => last.to_string(),
+    }
 }
 
 impl Lost {
@@ -328,12 +333,8 @@ impl Lost {
         match status.code() {
             Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal => {
                 let cause = std::error::Error::source(status).map(innermost);
-                let told = status.message();
                 Self::Broken {
-                    message: match cause {
-                        Some(cause) if !told.contains(&cause) => format!("{told}: {cause}"),
-                        _ => told.to_owned(),
-                    },
+                    message: cause.unwrap_or_else(|| status.message().to_owned()),
                 }
             }
             code => Self::Refused {

@@ -153,8 +153,13 @@ impl Status {
     pub fn page(&self) -> StatusPage {
         let current_at = self.current_at();
         let now = self.times.wall();
-        let age = current_at.map(|at| now.duration_since(at).as_secs_f64().max(0.0));
         let inside = self.inside.lock();
+        let live = matches!(inside.link, Link::Live { .. });
+        let age = match current_at {
+            Some(_) if live => Some(0.0),
+            Some(at) => Some(now.duration_since(at).as_secs_f64().max(0.0)),
+            None => None,
+        };
         let (word, since, reason) = match &inside.link {
             Link::Starting => ("starting", None, None),
             Link::Syncing { since } => ("syncing", Some(*since), None),
@@ -162,7 +167,7 @@ impl Status {
             Link::Away { since, reason } => ("away", Some(*since), Some(reason.clone())),
         };
         let age_words = match age {
-            _ if matches!(inside.link, Link::Live { .. }) => "routes are current".to_owned(),
+            _ if live => "routes are current".to_owned(),
             Some(seconds) => format!("routes are {seconds:.0} s old"),
             None if inside.from_file => "routes are of unknown age".to_owned(),
             None => "there are no routes yet".to_owned(),
