@@ -17,7 +17,9 @@ const CLIENT_DNS_NAME: &str = "kuma-cp";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(crate) fn generate(view: &ProxyView<'_>, out: &mut Generated) {
-    let Some(port) = view.node.admin_port else { return };
+    let Some(port) = view.node.admin_port else {
+        return;
+    };
     let admin_address = match view.node.admin_address.as_str() {
         "" | "0.0.0.0" => "127.0.0.1",
         "::" => "::1",
@@ -34,8 +36,10 @@ pub(crate) fn generate(view: &ProxyView<'_>, out: &mut Generated) {
         );
         return;
     };
-    let readiness =
-        endpoints::fixed(names::READINESS, address::socket(admin_address, u32::from(readiness_port)));
+    let readiness = endpoints::fixed(
+        names::READINESS,
+        address::socket(admin_address, u32::from(readiness_port)),
+    );
     put_cluster(out, names::READINESS, readiness);
     let admin = match &view.node.admin_socket_path {
         Some(path) => address::pipe(path, 0),
@@ -49,12 +53,14 @@ pub(crate) fn generate(view: &ProxyView<'_>, out: &mut Generated) {
         ..listener::inbound(
             names::ADMIN,
             address::socket(&view.dataplane.address, u32::from(port)),
-            true,
+            view.node.reuse_port(),
         )
     };
     listener.listener_filters.push(listener::tls_inspector());
     let ready = || routes::prefix_rewritten("/ready", names::READINESS);
-    listener.filter_chains.push(listener::chain(vec![chain_filter(view, vec![ready()])]));
+    listener
+        .filter_chains
+        .push(listener::chain(vec![chain_filter(view, vec![ready()])]));
     if let Some(admin_tls) = view.admin_tls {
         let everything = routes::prefix_rewritten("/", names::ADMIN);
         listener.filter_chains.push(FilterChain {
@@ -78,7 +84,11 @@ fn put_cluster(
     name: &str,
     hosts: kds_proto::envoy::config::endpoint::v3::ClusterLoadAssignment,
 ) {
-    out.put(type_url::CLUSTER, name, Encoded::new(&cluster::fixed(name, hosts, CONNECT_TIMEOUT)));
+    out.put(
+        type_url::CLUSTER,
+        name,
+        Encoded::new(&cluster::fixed(name, hosts, CONNECT_TIMEOUT)),
+    );
 }
 
 fn chain_filter(
@@ -89,6 +99,9 @@ fn chain_filter(
         stat: names::ADMIN.to_owned(),
         side: Side::System,
         filters: Vec::new(),
+        late_filters: Vec::new(),
+        log: Vec::new(),
+        tracing: None,
         grpc: false,
         routes: routes::configuration("", names::ADMIN, routes),
         internal: loopback_ranges(view.node.ipv6_enabled),

@@ -164,7 +164,8 @@ fn optional_decimal<'de, D: Deserializer<'de>>(reader: D) -> Result<Option<f64>,
 impl Balance {
     /// Reads a merged conf; what cannot be read is as if it were not there.
     pub(crate) fn read(conf: Option<&Value>) -> Self {
-        conf.and_then(|conf| Self::deserialize(conf).ok()).unwrap_or_default()
+        conf.and_then(|conf| Self::deserialize(conf).ok())
+            .unwrap_or_default()
     }
 
     /// Whether the proxy's own labels decide about hosts.
@@ -207,19 +208,26 @@ impl Balance {
         if awareness.local_zone.is_none() && awareness.cross_zone.is_none() {
             let flat = awareness.disabled == Some(true);
             let priority = |endpoint: &Endpoint| if flat { 0 } else { endpoint.priority };
-            return (endpoints.iter().map(|e| plain(e, priority(e))).collect(), None);
+            return (
+                endpoints.iter().map(|e| plain(e, priority(e))).collect(),
+                None,
+            );
         }
         let near = self.local_groups(own);
-        let far = awareness.cross_zone.as_ref().map(|cross| cross.groups(zone)).unwrap_or_default();
+        let far = awareness
+            .cross_zone
+            .as_ref()
+            .map(|cross| cross.groups(zone))
+            .unwrap_or_default();
         let hosts = endpoints
             .iter()
             .filter_map(|endpoint| match endpoint.zone.as_deref() {
                 None => Some(plain(endpoint, 0)),
                 Some(of) if of == zone => {
                     let mut host = plain(endpoint, 0);
-                    let group = near
-                        .iter()
-                        .find(|(key, value, _)| host.tags.get(*key).map(String::as_str) == Some(value));
+                    let group = near.iter().find(|(key, value, _)| {
+                        host.tags.get(*key).map(String::as_str) == Some(value)
+                    });
                     host.locality_weight = Some(group.map_or(1, |(_, _, weight)| *weight));
                     host.sub_zone = group.map(|(key, value, _)| format!("{key}={value}"));
                     Some(host)
@@ -241,7 +249,9 @@ impl Balance {
             .filter_map(|(index, tag)| {
                 let value = own.get(&tag.key)?;
                 let rank = u32::try_from(count - index - 1).unwrap_or(u32::MAX);
-                let weight = tag.weight.unwrap_or_else(|| 10_u32.saturating_pow(rank).saturating_mul(9));
+                let weight = tag
+                    .weight
+                    .unwrap_or_else(|| 10_u32.saturating_pow(rank).saturating_mul(9));
                 Some((tag.key.as_str(), value.as_str(), weight))
             })
             .collect()
@@ -251,13 +261,18 @@ impl Balance {
     pub(crate) fn apply(&self, cluster: &mut Cluster) {
         if self.uses_labels() {
             let common: &mut CommonLbConfig = cluster.common_lb_config.get_or_insert_default();
-            common.locality_config_specifier = Some(
-                LocalityConfigSpecifier::LocalityWeightedLbConfig(LocalityWeightedLbConfig::default()),
-            );
+            common.locality_config_specifier =
+                Some(LocalityConfigSpecifier::LocalityWeightedLbConfig(
+                    LocalityWeightedLbConfig::default(),
+                ));
         }
-        let Some(balancer) = &self.load_balancer else { return };
+        let Some(balancer) = &self.load_balancer else {
+            return;
+        };
         let size = |value: Option<u32>| {
-            value.map(|value| pbjson_types::UInt64Value { value: u64::from(value) })
+            value.map(|value| pbjson_types::UInt64Value {
+                value: u64::from(value),
+            })
         };
         let policy = match balancer.kind.as_str() {
             "LeastRequest" => {
@@ -277,7 +292,11 @@ impl Balance {
             "RingHash" => {
                 cluster.lb_config = balancer.ring_hash.as_ref().map(|conf| {
                     let murmur = conf.hash_function.as_deref() == Some("MurmurHash2");
-                    let function = if murmur { HashFunction::MurmurHash2 } else { HashFunction::XxHash };
+                    let function = if murmur {
+                        HashFunction::MurmurHash2
+                    } else {
+                        HashFunction::XxHash
+                    };
                     LbConfig::RingHashLbConfig(RingHashLbConfig {
                         minimum_ring_size: size(conf.min_ring_size),
                         maximum_ring_size: size(conf.max_ring_size),
@@ -288,7 +307,9 @@ impl Balance {
             }
             "Maglev" => {
                 cluster.lb_config = balancer.maglev.as_ref().map(|conf| {
-                    LbConfig::MaglevLbConfig(MaglevLbConfig { table_size: size(conf.table_size) })
+                    LbConfig::MaglevLbConfig(MaglevLbConfig {
+                        table_size: size(conf.table_size),
+                    })
                 });
                 LbPolicy::Maglev
             }
@@ -299,7 +320,11 @@ impl Balance {
 
     /// What requests are hashed by.
     pub(crate) fn hash_policies(&self) -> Vec<HashPolicy> {
-        self.hash_policies.iter().flatten().filter_map(HashPolicyConf::message).collect()
+        self.hash_policies
+            .iter()
+            .flatten()
+            .filter_map(HashPolicyConf::message)
+            .collect()
     }
 }
 
@@ -388,8 +413,10 @@ mod tests {
     use zonal_catalogue::Way;
 
     fn endpoint(zone: &str, address: &str, tags: &[(&str, &str)]) -> Endpoint {
-        let metadata =
-            tags.iter().map(|&(k, v)| (k.to_owned(), v.to_owned())).collect::<Labels>();
+        let metadata = tags
+            .iter()
+            .map(|&(k, v)| (k.to_owned(), v.to_owned()))
+            .collect::<Labels>();
         Endpoint {
             zone: Some(zone.into()),
             address: address.into(),
@@ -413,7 +440,14 @@ mod tests {
         let (hosts, got_factor) = Balance::read(Some(&conf)).hosts(&endpoints, "east", &own);
         let got: Vec<_> = hosts
             .iter()
-            .map(|h| (&*h.address, h.sub_zone.as_deref(), h.priority, h.locality_weight))
+            .map(|h| {
+                (
+                    &*h.address,
+                    h.sub_zone.as_deref(),
+                    h.priority,
+                    h.locality_weight,
+                )
+            })
             .collect();
         assert_eq!(got, want);
         assert_eq!(got_factor, factor);
@@ -423,7 +457,12 @@ mod tests {
     fn without_a_policy_the_own_zone_comes_first() {
         check(
             json!({}),
-            &[("1", None, 0, None), ("2", None, 0, None), ("3", None, 1, None), ("4", None, 1, None)],
+            &[
+                ("1", None, 0, None),
+                ("2", None, 0, None),
+                ("3", None, 1, None),
+                ("4", None, 1, None),
+            ],
             None,
         );
     }
@@ -432,7 +471,12 @@ mod tests {
     fn disabled_awareness_makes_all_zones_equal() {
         check(
             json!({"localityAwareness": {"disabled": true}}),
-            &[("1", None, 0, None), ("2", None, 0, None), ("3", None, 0, None), ("4", None, 0, None)],
+            &[
+                ("1", None, 0, None),
+                ("2", None, 0, None),
+                ("3", None, 0, None),
+                ("4", None, 0, None),
+            ],
             None,
         );
     }
@@ -444,7 +488,11 @@ mod tests {
                 "failover": [{"from": {"zones": ["south"]}, "to": {"type": "Any"}},
                              {"from": {"zones": ["east"]}, "to": {"type": "Only", "zones": ["west"]}}],
                 "failoverThreshold": {"percentage": 25}}}}),
-            &[("1", None, 0, Some(1)), ("2", None, 0, Some(1)), ("3", None, 2, None)],
+            &[
+                ("1", None, 0, Some(1)),
+                ("2", None, 0, Some(1)),
+                ("3", None, 2, None),
+            ],
             Some(400),
         );
     }

@@ -154,7 +154,11 @@ pub fn generate(
     if !matches!(request.proxy_type.as_str(), "" | "dataplane") {
         return Err(Refusal::ProxyType(request.proxy_type.clone()));
     }
-    let ca_pem = if request.ca_cert.is_empty() { &settings.ca_pem } else { &request.ca_cert };
+    let ca_pem = if request.ca_cert.is_empty() {
+        &settings.ca_pem
+    } else {
+        &request.ca_cert
+    };
     if ca_pem.trim().is_empty() {
         return Err(Refusal::NoAuthority);
     }
@@ -199,12 +203,15 @@ pub fn generate(
     });
     if let Value::Object(members) = &mut bootstrap {
         if settings.health_discovery {
-            members.insert("hdsConfig".to_owned(), json!({
-                "apiType": "GRPC",
-                "transportApiVersion": "V3",
-                "setNodeOnFirstMessageOnly": true,
-                "grpcServices": [grpc_service(request)],
-            }));
+            members.insert(
+                "hdsConfig".to_owned(),
+                json!({
+                    "apiType": "GRPC",
+                    "transportApiVersion": "V3",
+                    "setNodeOnFirstMessageOnly": true,
+                    "grpcServices": [grpc_service(request)],
+                }),
+            );
         }
         if admin_port != 0 {
             let address = if settings.admin_unix_socket {
@@ -259,9 +266,13 @@ fn from_ads() -> Value {
 
 fn grpc_service(request: &Request) -> Value {
     let mut service = json!({"envoyGrpc": {"clusterName": "system_ads"}});
-    if let (Some(token), Value::Object(members)) =
-        (request.dataplane_token.as_ref().filter(|token| !token.is_empty()), &mut service)
-    {
+    if let (Some(token), Value::Object(members)) = (
+        request
+            .dataplane_token
+            .as_ref()
+            .filter(|token| !token.is_empty()),
+        &mut service,
+    ) {
         members.insert(
             "initialMetadata".to_owned(),
             json!([{"key": "authorization", "value": token.trim()}]),
@@ -279,7 +290,12 @@ fn seconds(duration: Duration) -> String {
 }
 
 /// A cluster that speaks HTTP/2 and notices a dead peer.
-fn http2_cluster(name: &str, kind: &str, address: &Value, settings: &Settings) -> Map<String, Value> {
+fn http2_cluster(
+    name: &str,
+    kind: &str,
+    address: &Value,
+    settings: &Settings,
+) -> Map<String, Value> {
     let cluster = json!({
         "name": name,
         "type": kind,
@@ -303,17 +319,29 @@ fn http2_cluster(name: &str, kind: &str, address: &Value, settings: &Settings) -
 }
 
 fn access_log_cluster(request: &Request, settings: &Settings) -> Value {
-    let path = socket_path(&request.workdir, &format!("kuma-al-{}-{}", request.name, request.mesh));
+    let path = socket_path(
+        &request.workdir,
+        &format!("kuma-al-{}-{}", request.name, request.mesh),
+    );
     let pipe = json!({"pipe": {"path": path}});
-    Value::Object(http2_cluster("system_access_log_sink", "STATIC", &pipe, settings))
+    Value::Object(http2_cluster(
+        "system_access_log_sink",
+        "STATIC",
+        &pipe,
+        settings,
+    ))
 }
 
 fn control_plane_cluster(request: &Request, settings: &Settings) -> Value {
     let host = settings.xds_host.trim_matches(['[', ']']);
     let is_address = host.parse::<std::net::IpAddr>().is_ok();
     let kind = if is_address { "STATIC" } else { "STRICT_DNS" };
-    let mut cluster =
-        http2_cluster("system_ads", kind, &socket_address(host, settings.xds_port), settings);
+    let mut cluster = http2_cluster(
+        "system_ads",
+        kind,
+        &socket_address(host, settings.xds_port),
+        settings,
+    );
     if !is_address && !request.ipv6_enabled {
         cluster.insert("dnsLookupFamily".to_owned(), json!("V4_ONLY"));
     }
@@ -354,19 +382,34 @@ fn metadata(request: &Request, admin_port: u16, admin_socket: &str, settings: &S
                 Some((name.to_owned(), json!(value)))
             })
             .collect();
-        members.entry("dependencies").or_insert(Value::Object(dependencies));
+        members
+            .entry("dependencies")
+            .or_insert(Value::Object(dependencies));
     }
     let mut members = Map::new();
     let mut put = |key: &str, value: Value| {
         members.insert(key.to_owned(), value);
     };
-    put(key::VERSION, if version.is_object() { version } else { json!({}) });
+    put(
+        key::VERSION,
+        if version.is_object() {
+            version
+        } else {
+            json!({})
+        },
+    );
     put(key::FEATURES, json!(request.features));
     put(key::WORK_DIR, json!(request.workdir));
-    put(key::METRICS_CERT, json!(request.metrics_resources.cert_path));
+    put(
+        key::METRICS_CERT,
+        json!(request.metrics_resources.cert_path),
+    );
     put(key::METRICS_KEY, json!(request.metrics_resources.key_path));
     put(key::SYSTEM_CA, json!(request.system_ca_path));
-    put(key::SPIRE_SOCKET, json!(request.spire_resources.socket_path));
+    put(
+        key::SPIRE_SOCKET,
+        json!(request.spire_resources.socket_path),
+    );
     put(key::IPV6, json!(request.ipv6_enabled));
     put(key::PROXY_TYPE, json!("dataplane"));
     if let Some(resource) = &request.dataplane_resource {
@@ -383,18 +426,33 @@ fn metadata(request: &Request, admin_port: u16, admin_socket: &str, settings: &S
         put(key::DNS_PORT, json!(request.dns_port.to_string()));
     }
     if request.readiness_port != 0 {
-        put(key::READINESS_PORT, json!(request.readiness_port.to_string()));
+        put(
+            key::READINESS_PORT,
+            json!(request.readiness_port.to_string()),
+        );
     }
     if request.app_probe_proxy_disabled {
         put(key::PROBE_PROXY, json!("true"));
     }
-    if let Some(free) = request.dynamic_metadata.as_ref().filter(|free| !free.is_empty()) {
+    if let Some(free) = request
+        .dynamic_metadata
+        .as_ref()
+        .filter(|free| !free.is_empty())
+    {
         put(key::DYNAMIC_METADATA, json!(free));
     }
-    if let Some(config) = request.dataplane_config.as_ref().filter(|config| config.is_object()) {
+    if let Some(config) = request
+        .dataplane_config
+        .as_ref()
+        .filter(|config| config.is_object())
+    {
         put(key::TRANSPARENT_PROXY, config.clone());
     }
-    if let Some(inventory) = request.otel_env.as_ref().filter(|inventory| inventory.is_object()) {
+    if let Some(inventory) = request
+        .otel_env
+        .as_ref()
+        .filter(|inventory| inventory.is_object())
+    {
         put(key::OTEL_ENV, inventory.clone());
     }
     Value::Object(members)
@@ -425,8 +483,13 @@ mod tests {
     #[test]
     fn the_token_goes_with_the_stream_and_nowhere_else() {
         let made = generate(&request(), &dataplane(), None, &Settings::default()).unwrap();
-        let service = made.pointer("/dynamicResources/adsConfig/grpcServices/0").unwrap();
-        assert_eq!(service.pointer("/initialMetadata/0/value").unwrap(), "token");
+        let service = made
+            .pointer("/dynamicResources/adsConfig/grpcServices/0")
+            .unwrap();
+        assert_eq!(
+            service.pointer("/initialMetadata/0/value").unwrap(),
+            "token"
+        );
         assert_eq!(made.to_string().matches("token").count(), 1);
         assert_eq!(made.pointer("/node/cluster").unwrap(), "web");
     }
@@ -435,9 +498,15 @@ mod tests {
     fn a_host_name_is_looked_up_and_an_address_is_not() {
         #[track_caller]
         fn check(host: &str, want: &str) {
-            let settings = Settings { xds_host: host.into(), ..Settings::default() };
+            let settings = Settings {
+                xds_host: host.into(),
+                ..Settings::default()
+            };
             let made = generate(&request(), &dataplane(), None, &settings).unwrap();
-            assert_eq!(made.pointer("/staticResources/clusters/1/type").unwrap(), want);
+            assert_eq!(
+                made.pointer("/staticResources/clusters/1/type").unwrap(),
+                want
+            );
         }
         check("cp.example", "STRICT_DNS");
         check("127.0.0.1", "STATIC");
@@ -454,13 +523,19 @@ mod tests {
             assert_eq!(got.as_ref().unwrap_err(), want);
         }
         check(|r| r.mesh.clear(), &Refusal::Missing("mesh"));
-        check(|r| r.proxy_type = "ingress".into(), &Refusal::ProxyType("ingress".into()));
+        check(
+            |r| r.proxy_type = "ingress".into(),
+            &Refusal::ProxyType("ingress".into()),
+        );
         check(|r| r.ca_cert.clear(), &Refusal::NoAuthority);
     }
 
     #[test]
     fn socket_paths_fit_the_system() {
-        assert_eq!(socket_path("/run/zonal/", "kuma-envoy-admin"), "/run/zonal/kuma-envoy-admin.sock");
+        assert_eq!(
+            socket_path("/run/zonal/", "kuma-envoy-admin"),
+            "/run/zonal/kuma-envoy-admin.sock"
+        );
         assert_eq!(socket_path(&"/long".repeat(30), "x").len(), 98 + 5);
     }
 }

@@ -74,7 +74,10 @@ impl Cache {
     /// A cache of at most `limit` resources.
     #[must_use]
     pub fn with_limit(limit: usize) -> Self {
-        Self { entries: Mutex::default(), limit: limit.max(2) }
+        Self {
+            entries: Mutex::default(),
+            limit: limit.max(2),
+        }
     }
 
     /// The resource made of `input`, by `build` if it is not known yet.
@@ -113,7 +116,13 @@ impl Cache {
         if entries.young.len() >= self.limit / 2 {
             entries.old = std::mem::take(&mut entries.young);
         }
-        entries.young.insert(hash, Kept { encoded: built.clone(), _held: held.cloned() });
+        entries.young.insert(
+            hash,
+            Kept {
+                encoded: built.clone(),
+                _held: held.cloned(),
+            },
+        );
         built
     }
 
@@ -165,7 +174,10 @@ mod tests {
     use kds_proto::envoy::config::cluster::v3::Cluster;
 
     fn cluster(name: &str) -> Encoded {
-        Encoded::new(&Cluster { name: name.to_owned(), ..Cluster::default() })
+        Encoded::new(&Cluster {
+            name: name.to_owned(),
+            ..Cluster::default()
+        })
     }
 
     #[test]

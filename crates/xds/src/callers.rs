@@ -7,7 +7,8 @@ use std::cmp::Reverse;
 use std::time::Duration;
 
 use kds_proto::envoy::config::core::v3::{
-    DataSource, SubstitutionFormatString, data_source::Specifier, substitution_format_string::Format,
+    DataSource, SubstitutionFormatString, data_source::Specifier,
+    substitution_format_string::Format,
 };
 use kds_proto::envoy::config::listener::v3::Filter;
 use kds_proto::envoy::config::route::v3::{Route, route::Action};
@@ -47,10 +48,15 @@ impl CallerTimeouts {
         let mut said: Vec<(Match, Limits)> = rules
             .iter()
             .filter_map(|rule| {
-                let matches = rule.matches.clone().filter(|matches| matches.spiffe_id.is_some())?;
+                let matches = rule
+                    .matches
+                    .clone()
+                    .filter(|matches| matches.spiffe_id.is_some())?;
                 let http = TimeoutConf::deserialize(&*rule.conf).ok()?.http?;
-                let limits =
-                    Limits { request: http.request_timeout, stream_idle: http.stream_idle_timeout };
+                let limits = Limits {
+                    request: http.request_timeout,
+                    stream_idle: http.stream_idle_timeout,
+                };
                 (limits != Limits::default()).then_some((matches, limits))
             })
             .collect();
@@ -85,7 +91,10 @@ impl CallerTimeouts {
         if self.rules.iter().any(|(matches, _)| matches.sni.is_some()) {
             values.push(state(SNI_KEY, "%REQUESTED_SERVER_NAME%"));
         }
-        let config = Config { on_downstream_tls_handshake: values, ..Config::default() };
+        let config = Config {
+            on_downstream_tls_handshake: values,
+            ..Config::default()
+        };
         Some(listener::filter(FILTER, any(&config)))
     }
 
@@ -117,7 +126,11 @@ fn specificity(matches: &Match) -> (bool, bool, Reverse<usize>) {
         .as_ref()
         .filter(|id| id.kind == SpiffeMatchKind::Prefix)
         .map(|id| id.value.len());
-    (prefix.is_some(), matches.sni.is_none(), Reverse(prefix.unwrap_or_default()))
+    (
+        prefix.is_some(),
+        matches.sni.is_none(),
+        Reverse(prefix.unwrap_or_default()),
+    )
 }
 
 /// Whether whatever `narrow` matches, `wide` matches too.
@@ -133,6 +146,10 @@ fn subsumes(wide: &Match, narrow: &Match) -> bool {
     callers && (wide.sni.is_none() || wide.sni == narrow.sni)
 }
 
+#[expect(
+    deprecated,
+    reason = "proxies of other control planes of the mesh get it in this form"
+)]
 fn state(key: &str, format: &str) -> FilterStateValue {
     FilterStateValue {
         factory_key: "envoy.string".to_owned(),
@@ -166,7 +183,10 @@ fn state_matchers(of: &Match) -> impl Iterator<Item = FilterStateMatcher> {
         };
         matcher(CALLER_KEY, pattern)
     });
-    let sni = of.sni.as_ref().map(|sni| matcher(SNI_KEY, MatchPattern::Exact(sni.value.clone())));
+    let sni = of
+        .sni
+        .as_ref()
+        .map(|sni| matcher(SNI_KEY, MatchPattern::Exact(sni.value.clone())));
     caller.into_iter().chain(sni)
 }
 
@@ -176,7 +196,13 @@ mod tests {
     use zonal_policy::conf::SpiffeMatch;
 
     fn caller(kind: SpiffeMatchKind, value: &str) -> Match {
-        Match { spiffe_id: Some(SpiffeMatch { kind, value: value.to_owned() }), sni: None }
+        Match {
+            spiffe_id: Some(SpiffeMatch {
+                kind,
+                value: value.to_owned(),
+            }),
+            sni: None,
+        }
     }
 
     #[test]

@@ -27,6 +27,8 @@ pub struct Dataplane {
 pub struct Inbound {
     /// Its name, or its port as text.
     pub section: String,
+    /// Whether it has a name of its own.
+    pub named: bool,
     /// Where the proxy listens.
     pub address: String,
     /// The port there.
@@ -90,7 +92,13 @@ impl Dataplane {
             .filter_map(|listener| listener.read(&own))
             .collect();
         let redirect = networking.transparent_proxying.and_then(|form| form.read());
-        Ok(Self { address: own, labels: labels.clone(), inbounds, zone_listeners, redirect })
+        Ok(Self {
+            address: own,
+            labels: labels.clone(),
+            inbounds,
+            zone_listeners,
+            redirect,
+        })
     }
 }
 
@@ -128,7 +136,11 @@ struct InboundForm {
 }
 
 fn or_else(text: String, otherwise: &str) -> String {
-    if text.is_empty() { otherwise.to_owned() } else { text }
+    if text.is_empty() {
+        otherwise.to_owned()
+    } else {
+        text
+    }
 }
 
 impl InboundForm {
@@ -140,9 +152,14 @@ impl InboundForm {
     fn read(self, own: &str) -> Inbound {
         let address = or_else(self.address, own);
         Inbound {
+            named: !self.name.is_empty(),
             section: or_else(self.name, &self.port.to_string()),
             workload_address: or_else(self.service_address, &address),
-            workload_port: if self.service_port == 0 { self.port } else { self.service_port },
+            workload_port: if self.service_port == 0 {
+                self.port
+            } else {
+                self.service_port
+            },
             protocol: Protocol::parse(self.protocol.as_deref()),
             port: self.port,
             address,
@@ -209,18 +226,32 @@ mod tests {
 
     #[test]
     fn an_inbound_falls_back_to_the_proxys_address_and_port() {
-        let read = read(r#"{"address":"10.0.0.1","inbound":[{"port":80,"servicePort":8080,"protocol":"http"},{"port":81,"state":"Ignored"}]}"#);
-        let [inbound] = read.inbounds.as_slice() else { panic!("one is ignored") };
+        let read = read(
+            r#"{"address":"10.0.0.1","inbound":[{"port":80,"servicePort":8080,"protocol":"http"},{"port":81,"state":"Ignored"}]}"#,
+        );
+        let [inbound] = read.inbounds.as_slice() else {
+            panic!("one is ignored")
+        };
         assert_eq!(
-            (&*inbound.section, &*inbound.workload_address, inbound.workload_port),
+            (
+                &*inbound.section,
+                &*inbound.workload_address,
+                inbound.workload_port
+            ),
             ("80", "10.0.0.1", 8080)
         );
     }
 
     #[test]
     fn a_listener_without_a_known_type_is_no_zone_listener() {
-        let read = read(r#"{"address":"10.0.0.1","listeners":[{"type":"ZoneIngress","port":1},{"port":2},{"type":2,"port":3}]}"#);
-        let roles: Vec<_> = read.zone_listeners.iter().map(|l| (l.role, l.port)).collect();
+        let read = read(
+            r#"{"address":"10.0.0.1","listeners":[{"type":"ZoneIngress","port":1},{"port":2},{"type":2,"port":3}]}"#,
+        );
+        let roles: Vec<_> = read
+            .zone_listeners
+            .iter()
+            .map(|l| (l.role, l.port))
+            .collect();
         assert_eq!(roles, [(ZoneRole::Ingress, 1), (ZoneRole::Egress, 3)]);
     }
 }

@@ -10,7 +10,8 @@ use zonal_catalogue::{External, Port, Protocol, Service};
 use zonal_model::{Kind, Kri};
 use zonal_policy::InboundKey;
 
-use crate::confs::{Permissions, Timeouts};
+use crate::access_log::{self, Place};
+use crate::confs::{Permissions, Timeouts, of_chain};
 use crate::dataplane::{ZoneListener, ZoneRole};
 use crate::encoded::{Encoded, Generated, type_url};
 use crate::envoy::address::{self, internal_ranges};
@@ -19,8 +20,12 @@ use crate::envoy::endpoints::{Host, load_assignment};
 use crate::envoy::http::{self, Manager, Side};
 use crate::envoy::{boolean, duration, listener, rbac, routes, tls};
 use crate::external_tls;
+use crate::fault;
+use crate::health;
 use crate::inbound;
 use crate::names;
+use crate::rate_limit::RateLimit;
+use crate::trace::{self, Span};
 use crate::view::{Identity, ProxyView};
 
 /// One service outside of the mesh, complete enough to be reached.
@@ -62,12 +67,20 @@ fn entries<'a>(view: &ProxyView<'a>, out: &mut Generated) -> Vec<Entry<'a>> {
         if service.kri.kind != Kind::MeshExternalService {
             continue;
         }
-        let (Some(external), [port]) = (&service.external, service.ports.as_slice()) else { continue };
+        let (Some(external), [port]) = (&service.external, service.ports.as_slice()) else {
+            continue;
+        };
         if external.endpoints.is_empty() {
             continue;
         }
         let kri = service.port_kri(port);
-        let entry = Entry { name: kri.to_string(), kri, service, port, external };
+        let entry = Entry {
+            name: kri.to_string(),
+            kri,
+            service,
+            port,
+            external,
+        };
         match cluster(view, &entry) {
             Ok(cluster) => {
                 out.put(type_url::CLUSTER, &*entry.name, Encoded::new(&cluster));
@@ -96,13 +109,19 @@ fn cluster(view: &ProxyView<'_>, entry: &Entry<'_>) -> Result<Cluster, String> {
         })
         .collect();
     let timeouts = Timeouts::of(&view.policies.timeout(&entry.kri, None));
-    let by_address = hosts.iter().all(|host| host.address.parse::<std::net::IpAddr>().is_ok());
+    let by_address = hosts
+        .iter()
+        .all(|host| host.address.parse::<std::net::IpAddr>().is_ok());
     let assignment = load_assignment(&entry.name, &hosts, None);
     let mut cluster = if by_address {
         cluster::fixed(&entry.name, assignment, timeouts.connect)
     } else {
         let v6 = view.dataplane.address.contains(':');
-        let family = if v6 { DnsLookupFamily::Auto } else { DnsLookupFamily::V4Only };
+        let family = if v6 {
+            DnsLookupFamily::Auto
+        } else {
+            DnsLookupFamily::V4Only
+        };
         Cluster {
             dns_lookup_family: family.into(),
             ..cluster::looked_up(&entry.name, assignment, timeouts.connect)
@@ -115,7 +134,10 @@ fn cluster(view: &ProxyView<'_>, entry: &Entry<'_>) -> Result<Cluster, String> {
         Protocol::Grpc => (Upstream::Http2, None),
     };
     cluster::speak(&mut cluster, upstream, http);
-    let default_name = hosts.first().map(|host| host.address.as_str()).unwrap_or_default();
+    let default_name = hosts
+        .first()
+        .map(|host| host.address.as_str())
+        .unwrap_or_default();
     if let Some(socket) =
         external_tls::socket(&entry.external.tls, default_name, &view.node.system_ca_path)?
     {
@@ -128,6 +150,10 @@ fn cluster(view: &ProxyView<'_>, entry: &Entry<'_>) -> Result<Cluster, String> {
         if let Some(detection) = &conf.outlier_detection {
             cluster::eject(&mut cluster, detection);
         }
+    }
+    let check: Option<health::Conf> = view.policies.outbound(Kind::MeshHealthCheck, &entry.kri, None);
+    if let Some(check) = check {
+        check.apply(&mut cluster, entry.port.protocol, &view.dataplane.labels);
     }
     Ok(cluster)
 }
@@ -143,9 +169,11 @@ fn put_listener(
         return;
     }
     let name = names::zone_egress(&zone_listener.section);
-    let key = InboundKey { address: zone_listener.address.as_str().into(), port: zone_listener.port };
+    let key = InboundKey {
+        address: zone_listener.address.as_str().into(),
+        port: zone_listener.port,
+    };
     let permissions = inbound::permissions(view, &key);
-    let timeouts = view.policies.inbound_timeout(&key).map(|conf| Timeouts::of(&conf));
     let mut message = listener::inbound(
         &name,
         address::socket(&zone_listener.address, u32::from(zone_listener.port)),
@@ -158,7 +186,7 @@ fn put_listener(
             name: entry.name.clone(),
             filter_chain_match: Some(listener::sni_match(&entry.port.sni)),
             ..listener::secured(
-                filters(view, &name, entry, &permissions, timeouts.as_ref()),
+                filters(view, &name, entry, &permissions, &key),
                 tls::downstream(identity.secret, [], &tls::Parameters::default()),
             )
         })
@@ -171,14 +199,23 @@ fn filters(
     listener_name: &str,
     entry: &Entry<'_>,
     permissions: &Permissions,
-    timeouts: Option<&Timeouts>,
+    key: &InboundKey,
 ) -> Vec<Filter> {
     let name = entry.name.as_str();
+    let policies = view.policies;
+    let timeouts = of_chain(policies, Kind::MeshTimeout, key, &entry.port.sni);
+    let timeouts = timeouts.map(|conf| Timeouts::of(&conf));
+    let limit: RateLimit =
+        of_chain(policies, Kind::MeshRateLimit, key, &entry.port.sni).unwrap_or_default();
+    let said = |kind| policies.kind(kind).inbound_rules(key);
+    let log = access_log::of_rules(view, said(Kind::MeshAccessLog), &Place::zone_proxy());
     if !entry.port.protocol.is_http() {
-        return vec![
-            rbac::network_filter(listener_name, permissions),
-            listener::tcp_proxy_to(name, name, timeouts.map(|timeouts| timeouts.idle)),
-        ];
+        let idle = timeouts.map(|timeouts| timeouts.idle);
+        return [rbac::network_filter(listener_name, permissions)]
+            .into_iter()
+            .chain(limit.network_filter())
+            .chain([listener::zone_tcp_proxy(name, idle, log)])
+            .collect();
     }
     let mut route = routes::everything_to("", name);
     if let Some(Action::Route(action)) = &mut route.action {
@@ -187,16 +224,31 @@ fn filters(
                 boolean(true),
             ),
         );
-        action.timeout = Some(duration(timeouts.map_or(Duration::ZERO, |timeouts| timeouts.request)));
+        action.timeout = Some(duration(
+            timeouts.map_or(Duration::ZERO, |timeouts| timeouts.request),
+        ));
         action.idle_timeout = timeouts.map(|timeouts| duration(timeouts.stream_idle));
     }
-    vec![http::manager(Manager {
+    limit.limit_route(&mut route);
+    let manager = http::manager(Manager {
         stat: name.to_owned(),
-        side: if timeouts.is_some() { Side::Egress } else { Side::System },
+        side: if timeouts.is_some() {
+            Side::Egress
+        } else {
+            Side::System
+        },
         filters: vec![rbac::http_filter(permissions)],
+        late_filters: fault::filters(said(Kind::MeshFaultInjection))
+            .into_iter()
+            .chain(limit.http_filter())
+            .collect(),
+        log,
+        tracing: trace::tracing(view, Span::ZoneProxy),
         grpc: entry.port.protocol == Protocol::Grpc,
         routes: routes::configuration(name, name, vec![route]),
         internal: internal_ranges(view.node.ipv6_enabled),
-        request_headers_timeout: timeouts.map_or(Duration::ZERO, |timeouts| timeouts.request_headers),
-    })]
+        request_headers_timeout: timeouts
+            .map_or(Duration::ZERO, |timeouts| timeouts.request_headers),
+    });
+    limit.network_filter().into_iter().chain([manager]).collect()
 }

@@ -12,7 +12,8 @@ pub mod type_url {
     /// Clusters.
     pub const CLUSTER: &str = "type.googleapis.com/envoy.config.cluster.v3.Cluster";
     /// The hosts of a cluster.
-    pub const ENDPOINTS: &str = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment";
+    pub const ENDPOINTS: &str =
+        "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment";
     /// Listeners.
     pub const LISTENER: &str = "type.googleapis.com/envoy.config.listener.v3.Listener";
     /// Certificates, keys and trust bundles.
@@ -77,7 +78,9 @@ impl Generated {
 
     /// Every type that has resources, with them.
     pub fn types(&self) -> impl Iterator<Item = (&'static str, &BTreeMap<Arc<str>, Encoded>)> {
-        self.resources.iter().map(|(&type_url, map)| (type_url, map))
+        self.resources
+            .iter()
+            .map(|(&type_url, map)| (type_url, map))
     }
 
     /// One resource.
@@ -92,8 +95,16 @@ impl Generated {
         &self.problems
     }
 
-    pub(crate) fn put(&mut self, type_url: &'static str, name: impl Into<Arc<str>>, resource: Encoded) {
-        self.resources.entry(type_url).or_default().insert(name.into(), resource);
+    pub(crate) fn put(
+        &mut self,
+        type_url: &'static str,
+        name: impl Into<Arc<str>>,
+        resource: Encoded,
+    ) {
+        self.resources
+            .entry(type_url)
+            .or_default()
+            .insert(name.into(), resource);
     }
 
     pub(crate) fn contains(&self, type_url: &str, name: &str) -> bool {
@@ -101,7 +112,10 @@ impl Generated {
     }
 
     pub(crate) fn problem(&mut self, about: impl Into<String>, text: impl Into<String>) {
-        let problem = Problem { about: about.into(), text: text.into() };
+        let problem = Problem {
+            about: about.into(),
+            text: text.into(),
+        };
         if let Err(at) = self.problems.binary_search(&problem) {
             self.problems.insert(at, problem);
         }

@@ -67,23 +67,34 @@ pub(crate) fn socket(
     if tls.is_null() {
         return Ok(None);
     }
-    let conf = Conf::deserialize(tls).map_err(|error| format!("spec.tls cannot be read: {error}"))?;
+    let conf =
+        Conf::deserialize(tls).map_err(|error| format!("spec.tls cannot be read: {error}"))?;
     if !conf.enabled {
         return Ok(None);
     }
     if conf.verification.client_cert.is_some() {
-        return Err("spec.tls.verification.clientCert is not supported; the service is left out".to_owned());
+        return Err(
+            "spec.tls.verification.clientCert is not supported; the service is left out".to_owned(),
+        );
     }
     let verification = conf.verification;
     let mode = verification.mode.as_deref().unwrap_or("Secured");
     let name = verification.server_name.as_deref().unwrap_or(default_name);
-    let sni = if matches!(mode, "SkipSAN" | "SkipAll") { default_name } else { name };
+    let sni = if matches!(mode, "SkipSAN" | "SkipAll") {
+        default_name
+    } else {
+        name
+    };
     let validation = match mode {
         "SkipCA" | "SkipAll" => None,
         _ => Some(validation(&verification, mode, name, system_ca_path)?),
     };
     // An address is no server name.
-    let sni = if sni.parse::<std::net::IpAddr>().is_ok() { "" } else { sni };
+    let sni = if sni.parse::<std::net::IpAddr>().is_ok() {
+        ""
+    } else {
+        sni
+    };
     let context = UpstreamTlsContext {
         sni: sni.to_owned(),
         allow_renegotiation: conf.allow_renegotiation,
@@ -94,6 +105,18 @@ pub(crate) fn socket(
         ..UpstreamTlsContext::default()
     };
     Ok(Some(transport_socket(TLS, any(&context))))
+}
+
+/// TLS without checking who answers.
+pub(crate) fn unverified(host: &str) -> TransportSocket {
+    let sni = if host.parse::<std::net::IpAddr>().is_ok() { "" } else { host };
+    let context = UpstreamTlsContext {
+        sni: sni.to_owned(),
+        allow_renegotiation: true,
+        common_tls_context: Some(CommonTlsContext::default()),
+        ..UpstreamTlsContext::default()
+    };
+    transport_socket(TLS, any(&context))
 }
 
 fn validation(
@@ -145,7 +168,11 @@ mod tests {
     fn verification_needs_an_authority() {
         assert!(socket(&json!(null), "x.example", "").unwrap().is_none());
         assert!(socket(&json!({"enabled": true}), "x.example", "").is_err());
-        assert!(socket(&json!({"enabled": true}), "x.example", "/etc/ca.pem").unwrap().is_some());
+        assert!(
+            socket(&json!({"enabled": true}), "x.example", "/etc/ca.pem")
+                .unwrap()
+                .is_some()
+        );
         let skip = json!({"enabled": true, "verification": {"mode": "SkipAll"}});
         assert!(socket(&skip, "x.example", "").unwrap().is_some());
     }

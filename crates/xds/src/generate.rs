@@ -9,10 +9,10 @@ use crate::encoded::{Encoded, Generated, type_url};
 use crate::envoy::tls;
 use crate::names;
 use crate::view::{ProxyView, TrustDomain};
-use crate::{admin, egress, inbound, ingress, outbound, transparent};
+use crate::{access_log, admin, egress, inbound, ingress, outbound, trace, transparent};
 
 /// The policies that change configuration.
-const SUPPORTED: [Kind; 8] = [
+const SUPPORTED: [Kind; 13] = [
     Kind::MeshHTTPRoute,
     Kind::MeshTCPRoute,
     Kind::MeshTLS,
@@ -21,6 +21,11 @@ const SUPPORTED: [Kind; 8] = [
     Kind::MeshTrafficPermission,
     Kind::MeshCircuitBreaker,
     Kind::MeshRetry,
+    Kind::MeshRateLimit,
+    Kind::MeshFaultInjection,
+    Kind::MeshHealthCheck,
+    Kind::MeshAccessLog,
+    Kind::MeshTrace,
 ];
 
 /// Everything an Envoy should hold, except the certificate of its identity.
@@ -33,9 +38,15 @@ pub fn generate(view: &ProxyView<'_>, cache: &Cache) -> Generated {
     ingress::generate(view, cache, &mut out);
     egress::generate(view, &mut out);
     outbound::generate(view, cache, &mut out);
+    trace::generate(view, &mut out);
+    access_log::name_unsupported(view, &mut out);
     name_unsupported(view, &mut out);
     if !view.trust.is_empty() {
-        out.put(type_url::SECRET, names::TRUST_BUNDLE, cache.get_or_build("trust", &view.trust, || trust_secret(view.trust)));
+        out.put(
+            type_url::SECRET,
+            names::TRUST_BUNDLE,
+            cache.get_or_build("trust", &view.trust, || trust_secret(view.trust)),
+        );
     }
     out
 }
@@ -49,7 +60,9 @@ fn name_unsupported(view: &ProxyView<'_>, out: &mut Generated) {
         for policy in &said.matched {
             out.problem(
                 policy.kri.to_string(),
-                format!("{kind} is matched and merged, but has no effect on proxies in this version"),
+                format!(
+                    "{kind} is matched and merged, but has no effect on proxies in this version"
+                ),
             );
         }
     }

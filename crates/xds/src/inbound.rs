@@ -6,9 +6,10 @@ use kds_proto::envoy::config::listener::v3::{Filter, FilterChain, Listener};
 use kds_proto::envoy::config::route::v3::{Route, route::Action};
 use serde::Deserialize;
 use zonal_catalogue::Protocol;
-use zonal_model::Kind;
+use zonal_model::{Kind, Kri, labels};
 use zonal_policy::InboundKey;
 
+use crate::access_log::{self, Place};
 use crate::callers::CallerTimeouts;
 use crate::confs::{PermissionRule, Permissions, Timeouts};
 use crate::dataplane::Inbound;
@@ -17,7 +18,10 @@ use crate::envoy::address::{self, internal_ranges};
 use crate::envoy::cluster::{self, Upstream};
 use crate::envoy::http::{self, Manager, Side};
 use crate::envoy::{duration, endpoints, listener, metadata, rbac, routes, tls};
+use crate::fault;
 use crate::names;
+use crate::rate_limit::RateLimit;
+use crate::trace::{self, Span};
 use crate::transparent::{INBOUND_SOURCE_V4, INBOUND_SOURCE_V6};
 use crate::view::ProxyView;
 
@@ -36,24 +40,58 @@ pub(crate) struct TlsConf {
     pub(crate) parameters: tls::Parameters,
 }
 
+impl TlsConf {
+    fn permissive(&self) -> bool {
+        self.mode.as_deref() == Some("Permissive")
+    }
+}
+
 pub(crate) fn generate(view: &ProxyView<'_>, out: &mut Generated) {
     for inbound in &view.dataplane.inbounds {
         if inbound.port == names::SERVICELESS_PORT {
             continue;
         }
         let name = names::inbound(&inbound.section);
-        let key = InboundKey { address: inbound.address.as_str().into(), port: inbound.port };
+        let key = InboundKey {
+            address: inbound.address.as_str().into(),
+            port: inbound.port,
+        };
         let timeouts = timeouts(view, &key);
-        out.put(type_url::CLUSTER, &*name, Encoded::new(&cluster(view, inbound, &name, &key, &timeouts)));
-        out.put(type_url::LISTENER, &*name, Encoded::new(&listener(view, inbound, &name, &key, &timeouts)));
+        out.put(
+            type_url::CLUSTER,
+            &*name,
+            Encoded::new(&cluster(view, inbound, &name, &key, &timeouts)),
+        );
+        out.put(
+            type_url::LISTENER,
+            &*name,
+            Encoded::new(&listener(view, inbound, &name, &key, &timeouts)),
+        );
     }
+}
+
+/// Whether the proxy has inbounds that take nothing but TLS; the last one decides for the listeners they share.
+pub(crate) fn takes_only_tls(view: &ProxyView<'_>) -> bool {
+    let Some(inbound) = view.dataplane.inbounds.last().filter(|_| view.identity.is_some()) else {
+        return false;
+    };
+    let key = InboundKey { address: inbound.address.as_str().into(), port: inbound.port };
+    let conf: TlsConf = view.policies.inbound(Kind::MeshTLS, &key).unwrap_or_default();
+    !conf.permissive()
 }
 
 /// A policy that speaks only about certain callers leaves the rest at what an inbound has without any policy.
 fn timeouts(view: &ProxyView<'_>, key: &InboundKey) -> Timeouts {
     match view.policies.inbound_timeout(key) {
         Some(conf) => Timeouts::of(&conf),
-        None if view.policies.kind(Kind::MeshTimeout).inbound_rules(key).is_empty() => Timeouts::default(),
+        None if view
+            .policies
+            .kind(Kind::MeshTimeout)
+            .inbound_rules(key)
+            .is_empty() =>
+        {
+            Timeouts::default()
+        }
         None => Timeouts {
             connect: Duration::from_secs(10),
             idle: Duration::from_secs(7200),
@@ -81,7 +119,11 @@ fn cluster(
     cluster::speak(&mut cluster, upstream, http);
     if view.redirect().is_some() && !is_loopback(&inbound.workload_address) {
         let v6 = inbound.workload_address.contains(':');
-        let source = if v6 { INBOUND_SOURCE_V6 } else { INBOUND_SOURCE_V4 };
+        let source = if v6 {
+            INBOUND_SOURCE_V6
+        } else {
+            INBOUND_SOURCE_V4
+        };
         cluster.upstream_bind_config = Some(address::source(source));
     }
     if let Some(conf) = view.policies.inbound_circuit_breaker(key) {
@@ -96,7 +138,9 @@ fn cluster(
 }
 
 fn is_loopback(address: &str) -> bool {
-    address.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+    address
+        .parse::<std::net::IpAddr>()
+        .is_ok_and(|address| address.is_loopback())
 }
 
 fn listener(
@@ -114,29 +158,41 @@ fn listener(
     if view.redirect().is_some() {
         listener::unbound(&mut listener);
     }
-    let labels = &view.dataplane.labels;
-    listener.metadata = Some(if labels.is_empty() {
+    let own = &view.dataplane.labels;
+    listener.metadata = Some(if own.is_empty() {
         metadata(&[TAGS], [(UNIFIED_NAME, name)])
     } else {
-        metadata(&[TAGS], labels.iter().map(|(key, value)| (key.as_str(), value.as_str())))
+        metadata(
+            &[TAGS],
+            own.iter()
+                .map(|(key, value)| (key.as_str(), value.as_str())),
+        )
     });
 
     let Some(identity) = view.identity else {
-        listener.filter_chains = vec![listener::chain(filters(view, inbound, name, None, timeouts))];
+        listener.filter_chains = vec![listener::chain(filters(
+            view, inbound, name, None, timeouts,
+        ))];
         return listener;
     };
     let permissions = permissions(view, key);
-    let conf: TlsConf = view.policies.inbound(Kind::MeshTLS, key).unwrap_or_default();
+    let conf: TlsConf = view
+        .policies
+        .inbound(Kind::MeshTLS, key)
+        .unwrap_or_default();
     let socket = tls::downstream(
         identity.secret,
         view.trust.iter().map(|domain| domain.name.as_str()),
         &conf.parameters,
     );
     let guarded = filters(view, inbound, name, Some(&permissions), timeouts);
-    if permissions.rules.iter().any(|rule| rule.mentions_sni()) {
+    let logs = view.policies.kind(Kind::MeshAccessLog).inbound_rules(key);
+    if permissions.rules.iter().any(|rule| rule.mentions_sni())
+        || logs.iter().any(|rule| rule.matches.as_ref().is_some_and(|of| of.sni.is_some()))
+    {
         listener.listener_filters.push(listener::tls_inspector());
     }
-    if conf.mode.as_deref() == Some("Permissive") {
+    if conf.permissive() {
         let open = || filters(view, inbound, name, None, timeouts);
         listener.filter_chains = vec![
             FilterChain {
@@ -167,7 +223,10 @@ pub(crate) fn permissions(view: &ProxyView<'_>, key: &InboundKey) -> Permissions
             .policies
             .permissions(key)
             .into_iter()
-            .map(|(origin, conf)| PermissionRule { origin: origin.to_string(), conf })
+            .map(|(origin, conf)| PermissionRule {
+                origin: origin.to_string(),
+                conf,
+            })
             .collect(),
     }
 }
@@ -180,32 +239,73 @@ fn filters(
     permissions: Option<&Permissions>,
     timeouts: &Timeouts,
 ) -> Vec<Filter> {
+    let key = InboundKey {
+        address: inbound.address.as_str().into(),
+        port: inbound.port,
+    };
+    let said = |kind| view.policies.kind(kind).inbound_rules(&key);
+    let limit: RateLimit =
+        view.policies.inbound(Kind::MeshRateLimit, &key).unwrap_or_default();
+    let place = Place::inbound(destination_name(view, inbound), inbound.protocol.is_http());
+    let log = access_log::of_rules(view, said(Kind::MeshAccessLog), &place);
     if !inbound.protocol.is_http() {
-        let proxy = listener::tcp_proxy_to(name, name, Some(timeouts.idle));
+        let proxy = listener::tcp_proxy_to(name, name, Some(timeouts.idle), log);
         return permissions
             .map(|permissions| rbac::network_filter(name, permissions))
             .into_iter()
+            .chain(limit.network_filter())
             .chain([proxy])
             .collect();
     }
-    let key = InboundKey { address: inbound.address.as_str().into(), port: inbound.port };
     // Without TLS nobody knows who calls.
     let callers = match permissions {
-        Some(_) => CallerTimeouts::of(view.policies.kind(Kind::MeshTimeout).inbound_rules(&key)),
+        Some(_) => CallerTimeouts::of(said(Kind::MeshTimeout)),
         None => CallerTimeouts::default(),
     };
-    let mut configuration = routes::configuration(name, name, callers.routes(&route(name, timeouts)));
-    configuration.request_headers_to_remove.push(INTERNAL_HEADER.to_owned());
+    let mut everything = route(name, timeouts);
+    limit.limit_route(&mut everything);
+    let mut configuration = routes::configuration(name, name, callers.routes(&everything));
+    configuration
+        .request_headers_to_remove
+        .push(INTERNAL_HEADER.to_owned());
     let manager = http::manager(Manager {
         stat: name.to_owned(),
         side: Side::Inbound,
         filters: permissions.map(rbac::http_filter).into_iter().collect(),
+        late_filters: fault::filters(said(Kind::MeshFaultInjection))
+            .into_iter()
+            .chain(limit.http_filter())
+            .collect(),
+        log,
+        tracing: trace::tracing(view, Span::Inbound),
         grpc: inbound.protocol == Protocol::Grpc,
         routes: configuration,
         internal: internal_ranges(view.node.ipv6_enabled),
         request_headers_timeout: timeouts.request_headers,
     });
-    callers.filter().into_iter().chain([manager]).collect()
+    callers
+        .filter()
+        .into_iter()
+        .chain(limit.network_filter())
+        .chain([manager])
+        .collect()
+}
+
+/// What access logs call the inbound: the proxy's identifier with its name, or the workload where it has none.
+fn destination_name(view: &ProxyView<'_>, inbound: &Inbound) -> String {
+    if !inbound.named {
+        return access_log::workload(view).unwrap_or("unknown").to_owned();
+    }
+    let label = |key| view.dataplane.labels.get(key).cloned();
+    Kri {
+        kind: Kind::Dataplane,
+        mesh: view.mesh.to_owned(),
+        zone: label(labels::ZONE).unwrap_or_default(),
+        namespace: label(labels::NAMESPACE).unwrap_or_default(),
+        name: label(labels::DISPLAY_NAME).unwrap_or_else(|| view.node.name.clone()),
+        section: inbound.section.clone(),
+    }
+    .to_string()
 }
 
 fn route(cluster: &str, timeouts: &Timeouts) -> Route {

@@ -10,6 +10,7 @@ use zonal_catalogue::{MeshCatalogue, Port, Service};
 use zonal_model::Kind;
 use zonal_policy::InboundKey;
 
+use crate::access_log::{self, Place};
 use crate::balance::Balance;
 use crate::cache::Cache;
 use crate::dataplane::{ZoneListener, ZoneRole};
@@ -94,7 +95,12 @@ pub(crate) fn generate(view: &ProxyView<'_>, cache: &Cache, out: &mut Generated)
             address: zone_listener.address.as_str().into(),
             port: zone_listener.port,
         };
-        let idle = view.policies.inbound_timeout(&key).and_then(|conf| conf.idle_timeout);
+        let idle = view
+            .policies
+            .inbound_timeout(&key)
+            .and_then(|conf| conf.idle_timeout);
+        let said = view.policies.kind(Kind::MeshAccessLog).inbound_rules(&key);
+        let log = access_log::of_rules(view, said, &Place::zone_proxy());
         let mut message = listener::inbound(
             &name,
             address::socket(&zone_listener.address, u32::from(zone_listener.port)),
@@ -105,7 +111,7 @@ pub(crate) fn generate(view: &ProxyView<'_>, cache: &Cache, out: &mut Generated)
             .iter()
             .map(|entry| FilterChain {
                 filter_chain_match: Some(listener::sni_match(&entry.port.sni)),
-                ..listener::chain(vec![listener::tcp_proxy_to(&entry.cluster, &entry.cluster, idle)])
+                ..listener::chain(vec![listener::zone_tcp_proxy(&entry.cluster, idle, log.clone())])
             })
             .collect();
         out.put(type_url::LISTENER, name, Encoded::new(&message));
@@ -116,7 +122,12 @@ pub(crate) fn generate(view: &ProxyView<'_>, cache: &Cache, out: &mut Generated)
 pub(crate) fn generate_native(view: &ProxyView<'_>, cache: &Cache, out: &mut Generated) {
     for entry in entries(view.catalogue) {
         put_endpoints(view, cache, &entry, out);
-        let input = (&entry.cluster, &entry.port.sni, entry.port.number, view.zone);
+        let input = (
+            &entry.cluster,
+            &entry.port.sni,
+            entry.port.number,
+            view.zone,
+        );
         let encoded = cache.get_or_build("ingress route", &input, || {
             Encoded::new(&Route {
                 sni: entry.port.sni.to_ascii_lowercase(),
@@ -128,6 +139,10 @@ pub(crate) fn generate_native(view: &ProxyView<'_>, cache: &Cache, out: &mut Gen
                 service: entry.service.display_name().to_owned(),
             })
         });
-        out.put(type_url::INGRESS_ROUTE, entry.port.sni.to_ascii_lowercase(), encoded);
+        out.put(
+            type_url::INGRESS_ROUTE,
+            entry.port.sni.to_ascii_lowercase(),
+            encoded,
+        );
     }
 }

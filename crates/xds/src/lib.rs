@@ -10,7 +10,8 @@
 //! ```
 //!
 //! Start at [`generate`] and [`ProxyView`]; each module below makes one part of a proxy: `inbound`, `outbound` with
-//! `routing`, `retry` and `balance`, `ingress`, `egress`, `transparent`, `admin`. Modules in `envoy` make single messages from
+//! `routing`, `retry` and `balance`, `rate_limit`,
+//! `fault`, `health`, `access_log` and `trace`; `ingress`, `egress`, `transparent`, `admin`. Modules in `envoy` make single messages from
 //! plain parameters.
 //!
 //! Always true: the same view gives the same bytes, whatever order its parts were learned in; a resource's version
@@ -19,6 +20,7 @@
 //!
 //! Deliberately absent: streams and subscriptions (see `delta`), the store, the issuing of certificates, the clock.
 
+mod access_log;
 mod admin;
 mod balance;
 pub mod bootstrap;
@@ -30,14 +32,18 @@ mod egress;
 mod encoded;
 mod envoy;
 mod external_tls;
+mod fault;
 mod generate;
+mod health;
 mod inbound;
 mod ingress;
 pub mod names;
 mod node;
 mod outbound;
+mod rate_limit;
 mod retry;
 mod routing;
+mod trace;
 mod transparent;
 mod view;
 

@@ -43,7 +43,13 @@ pub fn passthrough(direction: &str, family: u8) -> String {
 #[must_use]
 pub fn stat(name: &str) -> String {
     name.chars()
-        .map(|c| if c.is_ascii_alphanumeric() || c == '_' || c == '-' { c } else { '_' })
+        .map(|c| {
+            if c.is_ascii_alphanumeric() || c == '_' || c == '-' {
+                c
+            } else {
+                '_'
+            }
+        })
         .collect()
 }
 
@@ -53,7 +59,13 @@ mod tests {
 
     #[test]
     fn statistic_names_have_no_dots() {
-        assert_eq!(stat("kri_msvc_default_east__a.b_80"), "kri_msvc_default_east__a_b_80");
-        assert_eq!(stat("direct_access_10.0.0.1:80"), "direct_access_10_0_0_1_80");
+        assert_eq!(
+            stat("kri_msvc_default_east__a.b_80"),
+            "kri_msvc_default_east__a_b_80"
+        );
+        assert_eq!(
+            stat("direct_access_10.0.0.1:80"),
+            "direct_access_10_0_0_1_80"
+        );
     }
 }

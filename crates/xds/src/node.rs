@@ -89,7 +89,9 @@ pub struct Node {
 
 /// A node id that names no proxy.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("node id `{0}` is not of the form <mesh>.<dataplane>; start the proxy with the bootstrap of this control plane")]
+#[error(
+    "node id `{0}` is not of the form <mesh>.<dataplane>; start the proxy with the bootstrap of this control plane"
+)]
 pub struct InvalidNode(pub String);
 
 impl Node {
@@ -120,7 +122,12 @@ impl Node {
             // A process that does not say so can use it.
             ipv6_enabled: !matches!(member(&metadata, key::IPV6), Some(Kind::BoolValue(false))),
             features: match member(&metadata, key::FEATURES) {
-                Some(Kind::ListValue(list)) => list.values.iter().filter_map(as_text).map(str::to_owned).collect(),
+                Some(Kind::ListValue(list)) => list
+                    .values
+                    .iter()
+                    .filter_map(as_text)
+                    .map(str::to_owned)
+                    .collect(),
                 _ => BTreeSet::new(),
             },
             redirect: match member(&metadata, key::TRANSPARENT_PROXY) {
@@ -158,23 +165,26 @@ fn as_text(value: &Value) -> Option<&str> {
 }
 
 fn text_of<'a>(of: &'a Struct, key: &str) -> Option<&'a str> {
-    of.fields.get(key).and_then(as_text).filter(|text| !text.is_empty())
+    of.fields
+        .get(key)
+        .and_then(as_text)
+        .filter(|text| !text.is_empty())
 }
 
 /// A port as decimal text or as a number; zero means none.
 fn port_of(of: &Struct, key: &str) -> Option<u16> {
     let port = match member(of, key)? {
         Kind::StringValue(text) => text.parse().ok()?,
-        Kind::NumberValue(number) => {
-            u16::try_from(crate::envoy::percent::whole(*number)).ok()?
-        }
+        Kind::NumberValue(number) => u16::try_from(crate::envoy::percent::whole(*number)).ok()?,
         _ => return None,
     };
     (port != 0).then_some(port)
 }
 
 fn redirect_of(config: &Struct) -> Option<Redirect> {
-    let Some(Kind::StructValue(redirect)) = member(config, "redirect") else { return None };
+    let Some(Kind::StructValue(redirect)) = member(config, "redirect") else {
+        return None;
+    };
     let side = |name: &str| match member(redirect, name) {
         Some(Kind::StructValue(side)) => {
             let enabled = !matches!(member(side, "enabled"), Some(Kind::BoolValue(false)));
@@ -198,7 +208,10 @@ mod tests {
         NodeMessage {
             id: id.to_owned(),
             metadata: Some(Struct {
-                fields: metadata.iter().map(|(k, v)| ((*k).to_owned(), v.clone())).collect(),
+                fields: metadata
+                    .iter()
+                    .map(|(k, v)| ((*k).to_owned(), v.clone()))
+                    .collect(),
             }),
             ..NodeMessage::default()
         }
@@ -216,7 +229,10 @@ mod tests {
     fn ports_are_decimal_text_and_zero_is_none() {
         let read = Node::parse(&node(
             "default.web",
-            &[(key::ADMIN_PORT, text("9901")), (key::READINESS_PORT, text("0"))],
+            &[
+                (key::ADMIN_PORT, text("9901")),
+                (key::READINESS_PORT, text("0")),
+            ],
         ))
         .unwrap();
         assert_eq!((read.admin_port, read.readiness_port), (Some(9901), None));

@@ -4,11 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use kds_proto::envoy::config::cluster::v3::Cluster;
+use kds_proto::envoy::config::accesslog::v3::AccessLog;
 use kds_proto::envoy::config::listener::v3::Filter;
+use kds_proto::envoy::config::route::v3::Route;
 use zonal_catalogue::{Outbound, Port, Protocol, Service};
 use zonal_model::{Kind, Kri};
 use zonal_policy::routes::{HttpRoute, http_routes, tcp_backends};
 
+use crate::access_log::{self, Place};
 use crate::balance::Balance;
 use crate::cache::Cache;
 use crate::confs::Timeouts;
@@ -19,7 +22,9 @@ use crate::envoy::endpoints::load_assignment;
 use crate::envoy::http::{self, Manager, Side};
 use crate::envoy::listener::Share;
 use crate::envoy::{listener, metadata, routes, tls};
+use crate::health;
 use crate::node::feature;
+use crate::trace::{self, Span};
 use crate::routing::{self, Routing};
 use crate::view::{Identity, ProxyView};
 
@@ -55,7 +60,9 @@ pub(crate) fn generate(view: &ProxyView<'_>, cache: &Cache, out: &mut Generated)
             continue;
         };
         for destination in used {
-            destinations.entry(destination.cluster.clone()).or_insert(destination);
+            destinations
+                .entry(destination.cluster.clone())
+                .or_insert(destination);
         }
         let name = outbound.kri.to_string();
         // Several virtual addresses of one service: the first keeps the plain name.
@@ -78,8 +85,10 @@ fn outbound_listener(
     destination: &str,
     filter: Filter,
 ) -> kds_proto::envoy::config::listener::v3::Listener {
-    let mut listener =
-        listener::outbound(name, address::socket(&outbound.address, u32::from(outbound.port)));
+    let mut listener = listener::outbound(
+        name,
+        address::socket(&outbound.address, u32::from(outbound.port)),
+    );
     if view.redirect().is_some() && !view.node.has(feature::BIND_OUTBOUNDS) {
         listener::unbound(&mut listener);
     }
@@ -105,7 +114,9 @@ fn filter<'a>(
     let as_bytes = !http
         || (view.policies.tcp_rule(&destination.kri).is_some()
             && view.policies.http_rules(&destination.kri).is_none());
-    if !as_bytes && let Some(routes) = http_routes(view.policies, view.targets, &destination.kri, http) {
+    if !as_bytes
+        && let Some(routes) = http_routes(view.policies, view.targets, &destination.kri, http)
+    {
         return Some(manager(view, &destination, &routes, used));
     }
     let timeouts = Timeouts::of(&view.policies.timeout(&destination.kri, None));
@@ -118,8 +129,18 @@ fn filter<'a>(
     if shares.is_empty() {
         return None;
     }
-    let attempts = view.policies.retry(&destination.kri, None).tcp.and_then(|tcp| tcp.max_connect_attempt);
-    Some(listener::tcp_proxy(&destination.cluster, &shares, Some(timeouts.idle), attempts))
+    let attempts = view
+        .policies
+        .retry(&destination.kri, None)
+        .tcp
+        .and_then(|tcp| tcp.max_connect_attempt);
+    let log = view
+        .policies
+        .kind(Kind::MeshAccessLog)
+        .nearest(&destination.kri)
+        .map(|rule| access_log::of_conf(view, &rule.conf, &place(view, &destination)))
+        .unwrap_or_default();
+    Some(listener::tcp_proxy(&destination.cluster, &shares, Some(timeouts.idle), attempts, log))
 }
 
 /// The clusters of backends; what the implicit backend means is named as the outbound names it.
@@ -131,8 +152,13 @@ pub(crate) fn shares<'a>(
 ) -> Vec<Share> {
     let mut shares: Vec<Share> = Vec::new();
     for backend in backends {
-        let Some(destination) = resolve(view, implicit, &backend.kri) else { continue };
-        shares.push(Share { cluster: destination.cluster.clone(), weight: backend.weight });
+        let Some(destination) = resolve(view, implicit, &backend.kri) else {
+            continue;
+        };
+        shares.push(Share {
+            cluster: destination.cluster.clone(),
+            weight: backend.weight,
+        });
         used.push(destination);
     }
     shares
@@ -161,7 +187,12 @@ pub(crate) fn resolve<'a>(
     } else {
         kri.clone()
     };
-    Some(Destination { cluster: named.to_string(), kri: service.port_kri(port), service, port })
+    Some(Destination {
+        cluster: named.to_string(),
+        kri: service.port_kri(port),
+        service,
+        port,
+    })
 }
 
 fn manager<'a>(
@@ -172,19 +203,71 @@ fn manager<'a>(
 ) -> Filter {
     let timeouts = Timeouts::of(&view.policies.timeout(&destination.kri, None));
     let mut routing = Routing::new(view, destination, used);
-    let routes = of.iter().flat_map(|route| routing.routes(route)).collect();
+    let mut routes: Vec<Route> = of.iter().flat_map(|route| routing.routes(route)).collect();
+    let (log, remembers) = logs(view, destination, of, &mut routes);
     let name = &destination.cluster;
     let mut configuration = routes::configuration(name, name, routes);
     configuration.request_headers_to_add = routing::headers_for_faults(view);
     http::manager(Manager {
         stat: name.clone(),
         side: Side::Outbound,
-        filters: Vec::new(),
+        filters: if remembers { vec![access_log::remember_route()] } else { Vec::new() },
+        late_filters: Vec::new(),
+        log,
+        tracing: if destination.is_external() {
+            None
+        } else {
+            trace::tracing(view, Span::Outbound(name))
+        },
         grpc: destination.port.protocol == Protocol::Grpc,
         routes: configuration,
         internal: internal_ranges(view.node.ipv6_enabled),
         request_headers_timeout: timeouts.request_headers,
     })
+}
+
+fn place(view: &ProxyView<'_>, destination: &Destination<'_>) -> Place {
+    let name = destination.kri.name.clone();
+    Place::outbound(view, name, destination.port.protocol.is_http())
+}
+
+/// The logs of requests: the service's for those of routes without logs of their own, and each such route's. Marks the
+/// routes that have their own, and says whether there are any.
+fn logs(
+    view: &ProxyView<'_>,
+    destination: &Destination<'_>,
+    of: &[HttpRoute],
+    routes: &mut [Route],
+) -> (Vec<AccessLog>, bool) {
+    let said = view.policies.kind(Kind::MeshAccessLog);
+    let place = place(view, destination);
+    let mut log = said
+        .nearest(&destination.kri)
+        .map(|rule| access_log::of_route(view, &rule.conf, &place, None))
+        .unwrap_or_default();
+    let mut own: BTreeMap<String, &serde_json::Value> = BTreeMap::new();
+    for route in of {
+        let Some(rule) = route.origin.as_ref().and_then(|origin| said.to.get(origin)) else {
+            continue;
+        };
+        // The identifier as it is after it was read once: without the underscore in its section.
+        let Ok(kri) = route.name.parse::<Kri>() else { continue };
+        let id = kri.to_string();
+        for made in routes.iter_mut().filter(|made| *made.name == *route.name) {
+            made.metadata = Some(metadata(
+                &[access_log::LUA],
+                [(access_log::ROUTE_KEY, id.as_str())],
+            ));
+        }
+        own.insert(id, &rule.conf);
+    }
+    let mut remembers = false;
+    for (id, conf) in own {
+        let of_route = access_log::of_route(view, conf, &place, Some(&id));
+        remembers |= !of_route.is_empty();
+        log.extend(of_route);
+    }
+    (log, remembers)
 }
 
 /// How a destination's proxies are told from others; `None` for plain text.
@@ -220,16 +303,29 @@ fn put_destination(
         return;
     }
     let policies = view.policies;
-    let said = |kind| policies.kind(kind).nearest(&destination.kri).map(|rule| &rule.conf);
+    let said = |kind| {
+        policies
+            .kind(kind)
+            .nearest(&destination.kri)
+            .map(|rule| &rule.conf)
+    };
     let balance_conf = said(Kind::MeshLoadBalancingStrategy);
     let tls_conf = outbound_tls_conf(view);
     let input = (
         name,
         identity.map(|identity| identity.secret),
-        (&destination.service.identities, destination.is_external().then_some(view.egress_identities)),
+        (
+            &destination.service.identities,
+            destination.is_external().then_some(view.egress_identities),
+        ),
         &destination.port.sni,
         destination.port.protocol,
-        (said(Kind::MeshTimeout), said(Kind::MeshCircuitBreaker), balance_conf),
+        (
+            said(Kind::MeshTimeout),
+            said(Kind::MeshCircuitBreaker),
+            balance_conf,
+        ),
+        said(Kind::MeshHealthCheck).map(|conf| (conf, &view.dataplane.labels)),
         &tls_conf,
     );
     let encoded = cache.get_or_build("cluster", &input, || {
@@ -237,7 +333,10 @@ fn put_destination(
     });
     out.put(type_url::CLUSTER, name, encoded);
 
-    let endpoints = view.catalogue.endpoints(&destination.service.kri).port(&destination.port.name);
+    let endpoints = view
+        .catalogue
+        .endpoints(&destination.service.kri)
+        .port(&destination.port.name);
     // Without a list of identities any proxy of the mesh would pass for the service's.
     let anybody = identity.is_some()
         && !destination.is_external()
@@ -258,7 +357,10 @@ fn outbound_tls_conf(view: &ProxyView<'_>) -> tls::Parameters {
     let inbounds: BTreeSet<_> = view.policies.kind(Kind::MeshTLS).inbound.keys().collect();
     inbounds
         .into_iter()
-        .find_map(|key| view.policies.inbound::<crate::inbound::TlsConf>(Kind::MeshTLS, key))
+        .find_map(|key| {
+            view.policies
+                .inbound::<crate::inbound::TlsConf>(Kind::MeshTLS, key)
+        })
         .map(|conf| conf.parameters)
         .unwrap_or_default()
 }
@@ -285,7 +387,12 @@ fn destination_cluster(
         let accepted: Vec<&str> = if destination.is_external() {
             view.egress_identities.iter().map(String::as_str).collect()
         } else {
-            destination.service.identities.iter().map(AsRef::as_ref).collect()
+            destination
+                .service
+                .identities
+                .iter()
+                .map(AsRef::as_ref)
+                .collect()
         };
         let socket = tls::upstream(identity.secret, &destination.port.sni, accepted, tls_conf);
         cluster::secure(&mut cluster, socket);
@@ -304,5 +411,10 @@ fn destination_cluster(
         .nearest(&destination.kri)
         .map(|rule| &rule.conf);
     Balance::read(conf).apply(&mut cluster);
+    let check: Option<health::Conf> =
+        view.policies.outbound(Kind::MeshHealthCheck, &destination.kri, None);
+    if let Some(check) = check {
+        check.apply(&mut cluster, protocol, &view.dataplane.labels);
+    }
     cluster
 }

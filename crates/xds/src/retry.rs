@@ -43,16 +43,21 @@ pub(crate) fn http(conf: &HttpRetry) -> Option<RetryPolicy> {
             words.extend(http_word(item));
         }
     }
-    policy.retry_on = if words.is_empty() { HTTP_DEFAULT.to_owned() } else { words.join(",") };
+    policy.retry_on = if words.is_empty() {
+        HTTP_DEFAULT.to_owned()
+    } else {
+        words.join(",")
+    };
     if !codes.is_empty() {
         policy.retry_on.push_str(",retriable-status-codes");
     }
     policy.retriable_status_codes = codes;
-    let matchers = |list: &Option<Vec<_>>| {
-        routes::header_matches(list.as_deref().unwrap_or_default(), false)
-    };
+    let matchers =
+        |list: &Option<Vec<_>>| routes::header_matches(list.as_deref().unwrap_or_default(), false);
     policy.retriable_request_headers = methods;
-    policy.retriable_request_headers.extend(matchers(&conf.retriable_request_headers));
+    policy
+        .retriable_request_headers
+        .extend(matchers(&conf.retriable_request_headers));
     policy.retriable_headers = matchers(&conf.retriable_response_headers);
     for selection in conf.host_selection.iter().flatten() {
         select_hosts(&mut policy, selection);
@@ -64,9 +69,17 @@ pub(crate) fn http(conf: &HttpRetry) -> Option<RetryPolicy> {
 /// The retries of gRPC requests; `None` when there are none.
 pub(crate) fn grpc(conf: &HttpRetry) -> Option<RetryPolicy> {
     let mut policy = common(conf, Some(BASE_INTERVAL))?;
-    let words: Vec<&str> =
-        conf.retry_on.iter().flatten().filter_map(|item| grpc_word(item)).collect();
-    policy.retry_on = if words.is_empty() { GRPC_DEFAULT.to_owned() } else { words.join(",") };
+    let words: Vec<&str> = conf
+        .retry_on
+        .iter()
+        .flatten()
+        .filter_map(|item| grpc_word(item))
+        .collect();
+    policy.retry_on = if words.is_empty() {
+        GRPC_DEFAULT.to_owned()
+    } else {
+        words.join(",")
+    };
     Some(policy)
 }
 
@@ -100,8 +113,15 @@ fn rate_limited(conf: &RateLimitedBackOff) -> RateLimitedRetryBackOff {
             .flatten()
             .map(|header| {
                 let unix = header.format == "UnixTimestamp";
-                let format = if unix { ResetHeaderFormat::UnixTimestamp } else { ResetHeaderFormat::Seconds };
-                ResetHeader { name: header.name.clone(), format: format.into() }
+                let format = if unix {
+                    ResetHeaderFormat::UnixTimestamp
+                } else {
+                    ResetHeaderFormat::Seconds
+                };
+                ResetHeader {
+                    name: header.name.clone(),
+                    format: format.into(),
+                }
             })
             .collect(),
         max_interval: optional_duration(conf.max_interval),
@@ -155,7 +175,9 @@ fn select_hosts(policy: &mut RetryPolicy, selection: &HostSelection) {
             );
             policy.retry_host_predicate.push(predicate(
                 "envoy.retry_host_predicates.omit_host_metadata",
-                any(&OmitHostMetadataConfig { metadata_match: Some(tags) }),
+                any(&OmitHostMetadataConfig {
+                    metadata_match: Some(tags),
+                }),
             ));
         }
         "OmitPreviousPriorities" => {
@@ -182,14 +204,20 @@ mod tests {
             ..HttpRetry::default()
         };
         let policy = http(&conf).unwrap();
-        assert_eq!(policy.retry_on, format!("{HTTP_DEFAULT},retriable-status-codes"));
+        assert_eq!(
+            policy.retry_on,
+            format!("{HTTP_DEFAULT},retriable-status-codes")
+        );
         assert_eq!(policy.retriable_status_codes, [429]);
         assert_eq!(policy.retriable_request_headers.len(), 1);
     }
 
     #[test]
     fn zero_retries_are_no_policy() {
-        let conf = HttpRetry { num_retries: Some(0), ..HttpRetry::default() };
+        let conf = HttpRetry {
+            num_retries: Some(0),
+            ..HttpRetry::default()
+        };
         assert_eq!(http(&conf), None);
     }
 }

@@ -8,9 +8,9 @@ use zonal_policy::conf::{Filter, TimeoutConf};
 use zonal_policy::routes::{HttpRoute, mirror_backend};
 
 use crate::balance::Balance;
+use crate::confs::Timeouts;
 use crate::envoy::routes::{self, Half};
 use crate::envoy::{duration, optional_duration, percent};
-use crate::confs::Timeouts;
 use crate::outbound::{self, Destination};
 use crate::retry;
 use crate::view::ProxyView;
@@ -28,14 +28,25 @@ impl<'r, 'a> Routing<'r, 'a> {
         destination: &'r Destination<'a>,
         used: &'r mut Vec<Destination<'a>>,
     ) -> Self {
-        Self { view, destination, used }
+        Self {
+            view,
+            destination,
+            used,
+        }
     }
 
     /// The Envoy routes of one route: one or two, or twice as many where part of the requests has to fail.
     pub(crate) fn routes(&mut self, route: &HttpRoute) -> Vec<Route> {
-        let shares =
-            outbound::shares(self.view, self.destination, route.backends.clone(), self.used);
-        let to_external = route.backends.iter().any(|backend| backend.kri.kind == Kind::MeshExternalService);
+        let shares = outbound::shares(
+            self.view,
+            self.destination,
+            route.backends.clone(),
+            self.used,
+        );
+        let to_external = route
+            .backends
+            .iter()
+            .any(|backend| backend.kri.kind == Kind::MeshExternalService);
         let mut made = Vec::new();
         for (half, matched) in routes::matches(&route.matches) {
             let plain = Route {
@@ -49,7 +60,10 @@ impl<'r, 'a> Routing<'r, 'a> {
                 continue;
             }
             if route.all_unresolved || shares.is_empty() {
-                let mut failing = Route { action: Some(routes::answer(500)), ..plain };
+                let mut failing = Route {
+                    action: Some(routes::answer(500)),
+                    ..plain
+                };
                 modify_headers(&mut failing, &route.filters);
                 made.push(failing);
                 continue;
@@ -88,11 +102,16 @@ impl<'r, 'a> Routing<'r, 'a> {
                 Filter::RequestMirror { mirror } => {
                     let origin = of.origin.as_ref().unwrap_or(&self.destination.kri);
                     let Some(copy) = mirror_backend(&mirror.backend_ref, self.view.targets, origin)
-                        .and_then(|backend| outbound::resolve(self.view, self.destination, &backend.kri))
+                        .and_then(|backend| {
+                            outbound::resolve(self.view, self.destination, &backend.kri)
+                        })
                     else {
                         continue;
                     };
-                    let percentage = mirror.percentage.as_ref().and_then(|text| text.parse().ok());
+                    let percentage = mirror
+                        .percentage
+                        .as_ref()
+                        .and_then(|text| text.parse().ok());
                     routes::mirror(&mut action, &copy.cluster, percentage);
                     self.used.push(copy);
                 }
@@ -127,10 +146,12 @@ impl<'r, 'a> Routing<'r, 'a> {
                 Protocol::Tcp | Protocol::Http2 => None,
             }
         };
-        action.retry_policy = origin.and_then(|origin| retry(Some(origin))).or_else(|| retry(None));
-        let balance = Balance::read(
-            policies.kind(Kind::MeshLoadBalancingStrategy).nearest(kri).map(|rule| &rule.conf),
-        );
+        action.retry_policy = origin
+            .and_then(|origin| retry(Some(origin)))
+            .or_else(|| retry(None));
+        let balance: Balance = policies
+            .outbound(Kind::MeshLoadBalancingStrategy, kri, origin)
+            .unwrap_or_default();
         action.hash_policy = balance.hash_policies();
     }
 }
@@ -140,19 +161,19 @@ fn modify_headers(route: &mut Route, filters: &[Filter]) {
         match filter {
             Filter::RequestHeaderModifier { modifier } => routes::modify_request(route, modifier),
             Filter::ResponseHeaderModifier { modifier } => routes::modify_response(route, modifier),
-            Filter::RequestRedirect { .. } | Filter::UrlRewrite { .. } | Filter::RequestMirror { .. } => {}
+            Filter::RequestRedirect { .. }
+            | Filter::UrlRewrite { .. }
+            | Filter::RequestMirror { .. } => {}
         }
     }
 }
 
 /// The copy of a route that fails as many requests as go to backends that do not exist.
-fn failing_share(
-    plain: &Route,
-    of: &HttpRoute,
-    shares: &[crate::envoy::listener::Share],
-) -> Route {
+fn failing_share(plain: &Route, of: &HttpRoute, shares: &[crate::envoy::listener::Share]) -> Route {
     let missing = u32::try_from(of.unresolved_weight).unwrap_or(u32::MAX);
-    let present = shares.iter().fold(0_u32, |sum, share| sum.saturating_add(share.weight));
+    let present = shares
+        .iter()
+        .fold(0_u32, |sum, share| sum.saturating_add(share.weight));
     let mut failing = plain.clone();
     if let Some(matched) = &mut failing.r#match {
         let fraction = percent::share(missing, missing.saturating_add(present));
@@ -169,14 +190,14 @@ pub(crate) fn headers_for_faults(view: &ProxyView<'_>) -> Vec<HeaderValueOption>
     if !view.faults_exist {
         return Vec::new();
     }
-    let value: String =
-        view.dataplane.labels.iter().map(|(key, value)| format!("&{key}={value}&")).collect();
-    vec![HeaderValueOption {
-        header: Some(HeaderValue {
-            key: "x-kuma-tags".to_owned(),
-            value,
-            ..HeaderValue::default()
-        }),
+    vec![labels_header(&view.dataplane.labels)]
+}
+
+/// A proxy's labels as a header.
+pub(crate) fn labels_header(labels: &zonal_model::Labels) -> HeaderValueOption {
+    let value: String = labels.iter().map(|(key, value)| format!("&{key}={value}&")).collect();
+    HeaderValueOption {
+        header: Some(HeaderValue { key: "x-kuma-tags".to_owned(), value, ..HeaderValue::default() }),
         ..HeaderValueOption::default()
-    }]
+    }
 }

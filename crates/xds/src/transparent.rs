@@ -6,6 +6,7 @@ use std::time::Duration;
 use kds_proto::envoy::config::cluster::v3::Cluster;
 use kds_proto::envoy::config::listener::v3::{FilterChain, Listener};
 
+use crate::access_log;
 use crate::encoded::{Encoded, Generated, type_url};
 use crate::envoy::{address, boolean, cluster, listener};
 use crate::names;
@@ -17,16 +18,29 @@ pub(crate) const INBOUND_SOURCE_V4: &str = "127.0.0.6";
 pub(crate) const INBOUND_SOURCE_V6: &str = "::6";
 
 pub(crate) fn generate(view: &ProxyView<'_>, out: &mut Generated) {
-    let Some(redirect) = view.transparent_proxy() else { return };
+    let Some(redirect) = view.transparent_proxy() else {
+        return;
+    };
+    let nowhere = cluster::nowhere(names::NO_DESTINATION, CONNECT_TIMEOUT);
+    out.put(type_url::CLUSTER, names::NO_DESTINATION, Encoded::new(&nowhere));
     let families: &[u8] = if redirect.ipv6 { &[4, 6] } else { &[4] };
     for &family in families {
         let any_address = if family == 4 { "0.0.0.0" } else { "::" };
         let name = names::passthrough("outbound", family);
-        let mut outbound =
-            listener::outbound(&name, address::socket(any_address, u32::from(redirect.outbound_port)));
+        let mut outbound = listener::outbound(
+            &name,
+            address::socket(any_address, u32::from(redirect.outbound_port)),
+        );
         outbound.use_original_dst = Some(boolean(true));
-        outbound.filter_chains = vec![open_chain(&name)];
-        put(out, &name, &outbound, &cluster::original_destination(&name, CONNECT_TIMEOUT));
+        let log = access_log::of_mesh(view);
+        let proxy = listener::tcp_proxy_to(&name, &name, None, log);
+        outbound.filter_chains = vec![listener::chain(vec![proxy])];
+        put(
+            out,
+            &name,
+            &outbound,
+            &cluster::original_destination(&name, CONNECT_TIMEOUT),
+        );
 
         let name = names::passthrough("inbound", family);
         let mut inbound = listener::inbound(
@@ -35,8 +49,12 @@ pub(crate) fn generate(view: &ProxyView<'_>, out: &mut Generated) {
             view.node.reuse_port(),
         );
         inbound.use_original_dst = Some(boolean(true));
-        let strict = view.node.strict_inbound_ports() && view.identity.is_some();
-        let ports = if strict { inbound_ports(view) } else { Vec::new() };
+        let strict = view.node.strict_inbound_ports() && crate::inbound::takes_only_tls(view);
+        let ports = if strict {
+            inbound_ports(view)
+        } else {
+            Vec::new()
+        };
         inbound.filter_chains = if ports.is_empty() {
             vec![open_chain(&name)]
         } else {
@@ -44,9 +62,17 @@ pub(crate) fn generate(view: &ProxyView<'_>, out: &mut Generated) {
         };
         if ports.contains(&names::SERVICELESS_PORT) {
             let nowhere = cluster::nowhere(names::NO_DESTINATION, CONNECT_TIMEOUT);
-            out.put(type_url::CLUSTER, names::NO_DESTINATION, Encoded::new(&nowhere));
+            out.put(
+                type_url::CLUSTER,
+                names::NO_DESTINATION,
+                Encoded::new(&nowhere),
+            );
         }
-        let source = if family == 4 { INBOUND_SOURCE_V4 } else { INBOUND_SOURCE_V6 };
+        let source = if family == 4 {
+            INBOUND_SOURCE_V4
+        } else {
+            INBOUND_SOURCE_V6
+        };
         let cluster = Cluster {
             upstream_bind_config: Some(address::source(source)),
             ..cluster::original_destination(&name, CONNECT_TIMEOUT)
@@ -61,21 +87,39 @@ fn put(out: &mut Generated, name: &str, listener: &Listener, cluster: &Cluster) 
 }
 
 fn open_chain(name: &str) -> FilterChain {
-    listener::chain(vec![listener::tcp_proxy_to(name, name, None)])
+    listener::chain(vec![listener::tcp_proxy_to(
+        name,
+        name,
+        None,
+        Vec::new(),
+    )])
 }
 
 fn port_chain(name: &str, port: u16) -> FilterChain {
-    let cluster = if port == names::SERVICELESS_PORT { names::NO_DESTINATION } else { name };
+    let cluster = if port == names::SERVICELESS_PORT {
+        names::NO_DESTINATION
+    } else {
+        name
+    };
     FilterChain {
         filter_chain_match: Some(listener::port_match(port)),
-        ..listener::chain(vec![listener::tcp_proxy_to(name, cluster, None)])
+        ..listener::chain(vec![listener::tcp_proxy_to(
+            name,
+            cluster,
+            None,
+            Vec::new(),
+        )])
     }
 }
 
 /// The distinct ports of the inbounds.
 fn inbound_ports(view: &ProxyView<'_>) -> Vec<u16> {
-    let mut ports: Vec<u16> =
-        view.dataplane.inbounds.iter().map(|inbound| inbound.port).collect();
+    let mut ports: Vec<u16> = view
+        .dataplane
+        .inbounds
+        .iter()
+        .map(|inbound| inbound.port)
+        .collect();
     ports.sort_unstable();
     ports.dedup();
     ports

@@ -92,7 +92,11 @@ impl std::fmt::Debug for AdminTls {
 impl ProxyView<'_> {
     /// Redirection, where the proxy gets redirected traffic and does not bind its outbounds instead.
     pub(crate) fn transparent_proxy(&self) -> Option<Redirect> {
-        if self.node.has(feature::BIND_OUTBOUNDS) { None } else { self.redirect() }
+        if self.node.has(feature::BIND_OUTBOUNDS) {
+            None
+        } else {
+            self.redirect()
+        }
     }
 
     /// Redirection, whatever happens to outbounds.

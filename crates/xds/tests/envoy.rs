@@ -1,7 +1,13 @@
 //! A real Envoy accepts what is generated. Looked for in `ZONAL_ENVOY`, in `target/envoy` and on the path; without one
 //! the test says that it was skipped.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::print_stdout)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout
+)]
 
 mod world;
 
@@ -40,10 +46,16 @@ fn with_static(generated: &Value) -> Value {
         readiness_port: 9902,
         ..Request::default()
     };
-    let settings = Settings { health_discovery: true, ..Settings::default() };
+    let settings = Settings {
+        health_discovery: true,
+        ..Settings::default()
+    };
     let mut made = bootstrap::generate(&request, &dataplane, None, &settings).unwrap();
     for section in ["clusters", "listeners"] {
-        let resources = generated[section].as_object().into_iter().flat_map(|m| m.values().cloned());
+        let resources = generated[section]
+            .as_object()
+            .into_iter()
+            .flat_map(|m| m.values().cloned());
         let list = &mut made["staticResources"][section];
         if list.is_null() {
             *list = json!([]);
@@ -61,8 +73,10 @@ fn a_real_envoy_accepts_every_golden_configuration() {
     };
     let folder = tempfile::tempdir().unwrap();
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
-    let mut cases: Vec<PathBuf> =
-        fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut cases: Vec<PathBuf> = fs::read_dir(root)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
     cases.sort();
     for case in cases {
         let input = fs::read_to_string(case.join("input.yaml")).unwrap();
@@ -71,7 +85,13 @@ fn a_real_envoy_accepts_every_golden_configuration() {
         let file = folder.path().join("bootstrap.json");
         fs::write(&file, made.to_string()).unwrap();
         let output = Command::new(&envoy)
-            .args(["--mode", "validate", "--log-level", "error", "--config-path"])
+            .args([
+                "--mode",
+                "validate",
+                "--log-level",
+                "error",
+                "--config-path",
+            ])
             .arg(&file)
             .output()
             .unwrap();

@@ -1,6 +1,11 @@
 //! Small meshes and what one of their proxies is told. `UPDATE=1` writes what is generated into `want.yaml`.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
 
 mod world;
 
@@ -15,8 +20,10 @@ use zonal_xds::Cache;
 
 fn folders() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
-    let mut folders: Vec<PathBuf> =
-        fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut folders: Vec<PathBuf> = fs::read_dir(root)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
     folders.sort();
     assert!(!folders.is_empty());
     folders
@@ -27,7 +34,9 @@ fn shown(input: &str, mut all: Value) -> Value {
     let head = yaml::documents(input).unwrap().remove(0);
     if let Some(show) = head["show"].as_array() {
         let wanted = |section: &str| show.iter().any(|name| name == section);
-        all.as_object_mut().unwrap().retain(|section, _| section == "problems" || wanted(section));
+        all.as_object_mut()
+            .unwrap()
+            .retain(|section, _| section == "problems" || wanted(section));
     }
     all
 }
@@ -38,7 +47,8 @@ fn proxies_are_told_what_the_folders_say() {
     for folder in folders() {
         let input = fs::read_to_string(folder.join("input.yaml")).unwrap();
         let generated = World::read(&input).generate(&Cache::default());
-        let got = yaml::to_string(&shown(&input, rendered(&generated, FieldNames::CamelCase))).unwrap();
+        let got =
+            yaml::to_string(&shown(&input, rendered(&generated, FieldNames::CamelCase))).unwrap();
         let path = folder.join("want.yaml");
         if std::env::var_os("UPDATE").is_some() {
             fs::write(&path, &got).unwrap();
@@ -46,7 +56,11 @@ fn proxies_are_told_what_the_folders_say() {
             wrong.push(format!("{}:\n{got}", folder.display()));
         }
     }
-    assert!(wrong.is_empty(), "not as wanted (UPDATE=1 accepts it):\n{}", wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "not as wanted (UPDATE=1 accepts it):\n{}",
+        wrong.join("\n")
+    );
 }
 
 #[test]
@@ -75,7 +89,11 @@ fn every_cluster_with_discovered_hosts_has_an_assignment_and_the_other_way_round
             .map(|(name, _)| name)
             .collect();
         discovered.sort();
-        let assigned: Vec<&String> = all["endpoints"].as_object().into_iter().flat_map(|m| m.keys()).collect();
+        let assigned: Vec<&String> = all["endpoints"]
+            .as_object()
+            .into_iter()
+            .flat_map(|m| m.keys())
+            .collect();
         assert_eq!(discovered, assigned, "{}", folder.display());
     }
 }

@@ -392,6 +392,7 @@ pub(super) fn diff(path: &str, want: &Value, got: &Value, into: &mut Vec<String>
                 diff(&below(&index.to_string()), want, got, into);
             }
         }
+        (Value::Number(want), Value::Number(got)) if want.as_f64() == got.as_f64() => {}
         _ if want == got => {}
         _ => into.push(format!("{path}: wanted {want}, got {got}")),
     }

@@ -28,8 +28,16 @@ pub fn envoyconfig() -> Option<SuiteResult> {
     let root = cases_dir()?.join("envoyconfig");
     let mut result = SuiteResult::new("envoyconfig");
     for golden in files_below(&root, ".golden.json") {
-        let case = golden.strip_prefix(&root).unwrap_or(&golden).display().to_string();
-        let file = golden.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let case = golden
+            .strip_prefix(&root)
+            .unwrap_or(&golden)
+            .display()
+            .to_string();
+        let file = golden
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
         // Switched off where they come from, and stale.
         if file.starts_with('P') {
             result.skipped += 1;
@@ -62,7 +70,11 @@ fn compare(golden: &Path, file: &str) -> Result<(), String> {
     normalise(&mut got);
     let mut differences = Vec::new();
     diff("", &want, &got, &mut differences);
-    if differences.is_empty() { Ok(()) } else { Err(differences.join("\n")) }
+    if differences.is_empty() {
+        Ok(())
+    } else {
+        Err(differences.join("\n"))
+    }
 }
 
 /// A resource as the control plane of the zone keeps it: with computed labels.
@@ -77,13 +89,21 @@ fn stored(document: &Value) -> Result<Resource, String> {
         (labels::ZONE, ZONE),
         (labels::ENV, "universal"),
     ] {
-        resource.meta.labels.entry(key.to_owned()).or_insert_with(|| value.to_owned());
+        resource
+            .meta
+            .labels
+            .entry(key.to_owned())
+            .or_insert_with(|| value.to_owned());
     }
     Ok(resource)
 }
 
 fn mesh_of(zone_proxies: bool) -> &'static str {
-    if zone_proxies { "envoyconfig-zoneproxies" } else { "envoyconfig" }
+    if zone_proxies {
+        "envoyconfig-zoneproxies"
+    } else {
+        "envoyconfig"
+    }
 }
 
 fn environment(zone_proxies: bool) -> Result<Vec<Resource>, String> {
@@ -96,7 +116,10 @@ fn environment(zone_proxies: bool) -> Result<Vec<Resource>, String> {
     let (client, servers) = if zone_proxies {
         (
             "zone-proxy-demo-client",
-            &["zone-proxy-test-server", "zone-proxy-test-server-no-reusable-ports"][..],
+            &[
+                "zone-proxy-test-server",
+                "zone-proxy-test-server-no-reusable-ports",
+            ][..],
         )
     } else {
         ("demo-client", &["test-server"][..])
@@ -142,9 +165,11 @@ fn sidecar(mesh: &str, name: &str, number: u8, protocol: Option<&str>, into: &mu
     } else {
         dataplane_labels["team"] = json!("client-owners");
     }
-    into.push(json!({"type": "Dataplane", "mesh": mesh, "name": name, "labels": dataplane_labels,
+    into.push(
+        json!({"type": "Dataplane", "mesh": mesh, "name": name, "labels": dataplane_labels,
         "networking": {"address": format!("10.77.0.{number}"), "inbound": [inbound],
-            "transparentProxying": {"redirectPortInbound": 15006, "redirectPortOutbound": 15001}}}));
+            "transparentProxying": {"redirectPortInbound": 15006, "redirectPortOutbound": 15001}}}),
+    );
     let mut service_port = json!({"port": port, "targetPort": port});
     service_port["appProtocol"] = json!(protocol.unwrap_or("tcp"));
     let identity = format!("spiffe://{mesh}.{ZONE}.mesh.local/workload/{name}");
@@ -169,11 +194,18 @@ fn configure(resources: &[Resource], proxy: &str, zone_proxies: bool) -> Result<
     let policies = Policies::new(resources);
     let targets = Targets::new(mesh, resources);
     let policies = DataplanePolicies::new(&policies, &targets, &subject, true);
-    let mode =
-        if dataplane.redirect.is_some() { OutboundMode::Virtual } else { OutboundMode::Listed };
+    let mode = if dataplane.redirect.is_some() {
+        OutboundMode::Virtual
+    } else {
+        OutboundMode::Listed
+    };
     let reach = ProxyReach::read(record).ok_or("the Dataplane cannot be read")?;
     let outbounds = reach.outbounds(&catalogue, mode);
-    let identity_name = if zone_proxies { "identity" } else { "envoyconfig-identity" };
+    let identity_name = if zone_proxies {
+        "identity"
+    } else {
+        "envoyconfig-identity"
+    };
     let secret = format!("kri_mid_{mesh}_{ZONE}__{identity_name}_");
     let trust = [TrustDomain {
         name: format!("{mesh}.{ZONE}.mesh.local"),
@@ -194,10 +226,17 @@ fn configure(resources: &[Resource], proxy: &str, zone_proxies: bool) -> Result<
         outbounds: &outbounds,
         policies: &policies,
         targets: &targets,
-        identity: Some(Identity { secret: &secret, spiffe_id: "" }),
+        identity: Some(Identity {
+            secret: &secret,
+            spiffe_id: "",
+        }),
         trust: &trust,
-        egress_identities: &[format!("spiffe://{mesh}.{ZONE}.mesh.local/workload/zone-proxy-egress")],
-        faults_exist: resources.iter().any(|r| r.key.kind == Kind::MeshFaultInjection),
+        egress_identities: &[format!(
+            "spiffe://{mesh}.{ZONE}.mesh.local/workload/zone-proxy-egress"
+        )],
+        faults_exist: resources
+            .iter()
+            .any(|r| r.key.kind == Kind::MeshFaultInjection),
         admin_tls: Some(&empty),
     };
     Ok(generate(&view, &Cache::default()))
@@ -250,7 +289,9 @@ fn rendered(generated: &Generated) -> Result<Value, String> {
 /// Takes out of both sides what is not to be compared.
 fn normalise(xds: &mut Value) {
     for (url, resources) in xds.as_object_mut().into_iter().flatten() {
-        let Some(resources) = resources.as_object_mut() else { continue };
+        let Some(resources) = resources.as_object_mut() else {
+            continue;
+        };
         if url.ends_with(".Listener") {
             resources.remove("system_dynamicconfig");
         }
@@ -258,7 +299,10 @@ fn normalise(xds: &mut Value) {
             if let Some(members) = resource.as_object_mut() {
                 members.remove("@type");
             }
-            if matches!(name.as_str(), "system_envoy_admin" | "system_probe_readiness") {
+            if matches!(
+                name.as_str(),
+                "system_envoy_admin" | "system_probe_readiness"
+            ) {
                 redact_admin(resource);
             }
             redact(resource);
@@ -271,7 +315,9 @@ fn redact_admin(resource: &mut Value) {
     if resource.get("address").is_some() {
         resource["address"] = redacted();
     }
-    let lists = resource.pointer_mut("/loadAssignment/endpoints").and_then(Value::as_array_mut);
+    let lists = resource
+        .pointer_mut("/loadAssignment/endpoints")
+        .and_then(Value::as_array_mut);
     for list in lists.into_iter().flatten() {
         for host in list["lbEndpoints"].as_array_mut().into_iter().flatten() {
             host["endpoint"]["address"] = redacted();
@@ -309,7 +355,10 @@ mod tests {
     const COMPLETE: [&str; 0] = [];
 
     #[test]
-    #[expect(clippy::print_stdout, reason = "a skipped suite says so, and counts are shown")]
+    #[expect(
+        clippy::print_stdout,
+        reason = "a skipped suite says so, and counts are shown"
+    )]
     fn proxies_are_told_what_the_goldens_say() {
         let Some(result) = envoyconfig() else {
             println!("envoyconfig: skipped, no conformance cases here");

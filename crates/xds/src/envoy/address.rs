@@ -28,15 +28,25 @@ pub(crate) fn socket_address(host: &str, port: u32) -> SocketAddress {
 }
 
 pub(crate) fn socket(host: &str, port: u32) -> Address {
-    Address { address: Some(address::Address::SocketAddress(socket_address(host, port))) }
+    Address {
+        address: Some(address::Address::SocketAddress(socket_address(host, port))),
+    }
 }
 
 pub(crate) fn pipe(path: &str, mode: u32) -> Address {
-    Address { address: Some(address::Address::Pipe(Pipe { path: path.to_owned(), mode })) }
+    Address {
+        address: Some(address::Address::Pipe(Pipe {
+            path: path.to_owned(),
+            mode,
+        })),
+    }
 }
 
 pub(crate) fn source(host: &str) -> BindConfig {
-    BindConfig { source_address: Some(socket_address(host, 0)), ..BindConfig::default() }
+    BindConfig {
+        source_address: Some(socket_address(host, 0)),
+        ..BindConfig::default()
+    }
 }
 
 fn ranges(table: &[(&str, u32)], ipv6: bool) -> Vec<CidrRange> {

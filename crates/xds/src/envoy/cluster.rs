@@ -11,7 +11,8 @@ use kds_proto::envoy::config::cluster::v3::{
     CircuitBreakers, Cluster, OutlierDetection as OutlierDetectionMessage,
 };
 use kds_proto::envoy::config::core::v3::{
-    Http1ProtocolOptions, Http2ProtocolOptions, HttpProtocolOptions as CommonOptions, TransportSocket,
+    Http1ProtocolOptions, Http2ProtocolOptions, HttpProtocolOptions as CommonOptions,
+    TransportSocket,
 };
 use kds_proto::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use kds_proto::envoy::extensions::upstreams::http::v3::HttpProtocolOptions;
@@ -44,11 +45,18 @@ fn bare(name: &str, kind: DiscoveryType, connect: Duration) -> Cluster {
     let stat_name = names::stat(name);
     Cluster {
         name: name.to_owned(),
-        alt_stat_name: if stat_name == name { String::new() } else { stat_name },
+        alt_stat_name: if stat_name == name {
+            String::new()
+        } else {
+            stat_name
+        },
         cluster_discovery_type: Some(ClusterDiscoveryType::Type(kind.into())),
         connect_timeout: Some(duration(connect)),
         circuit_breakers: Some(CircuitBreakers {
-            thresholds: vec![Thresholds { track_remaining: true, ..Thresholds::default() }],
+            thresholds: vec![Thresholds {
+                track_remaining: true,
+                ..Thresholds::default()
+            }],
             ..CircuitBreakers::default()
         }),
         ..Cluster::default()
@@ -68,22 +76,24 @@ pub(crate) fn eds(name: &str, connect: Duration) -> Cluster {
 
 /// A cluster with the hosts given.
 pub(crate) fn fixed(name: &str, hosts: ClusterLoadAssignment, connect: Duration) -> Cluster {
-    Cluster { load_assignment: Some(hosts), ..bare(name, DiscoveryType::Static, connect) }
+    Cluster {
+        load_assignment: Some(hosts),
+        ..bare(name, DiscoveryType::Static, connect)
+    }
 }
 
 /// A cluster whose hosts are given by name.
 pub(crate) fn looked_up(name: &str, hosts: ClusterLoadAssignment, connect: Duration) -> Cluster {
-    Cluster { load_assignment: Some(hosts), ..bare(name, DiscoveryType::StrictDns, connect) }
+    Cluster {
+        load_assignment: Some(hosts),
+        ..bare(name, DiscoveryType::StrictDns, connect)
+    }
 }
 
 /// A cluster that never has a host.
 pub(crate) fn nowhere(name: &str, connect: Duration) -> Cluster {
     Cluster {
         alt_stat_name: name.to_owned(),
-        load_assignment: Some(ClusterLoadAssignment {
-            cluster_name: name.to_owned(),
-            ..ClusterLoadAssignment::default()
-        }),
         ..bare(name, DiscoveryType::Static, connect)
     }
 }
@@ -100,12 +110,12 @@ pub(crate) fn original_destination(name: &str, connect: Duration) -> Cluster {
 pub(crate) fn speak(cluster: &mut Cluster, upstream: Upstream, http: Option<&Timeouts>) {
     let protocol = match upstream {
         Upstream::Tcp => None,
-        Upstream::Http1 => {
-            Some(ProtocolConfig::HttpProtocolOptions(Http1ProtocolOptions::default()))
-        }
-        Upstream::Http2 => {
-            Some(ProtocolConfig::Http2ProtocolOptions(Http2ProtocolOptions::default()))
-        }
+        Upstream::Http1 => Some(ProtocolConfig::HttpProtocolOptions(
+            Http1ProtocolOptions::default(),
+        )),
+        Upstream::Http2 => Some(ProtocolConfig::Http2ProtocolOptions(
+            Http2ProtocolOptions::default(),
+        )),
     };
     let Some(protocol) = protocol else { return };
     let options = HttpProtocolOptions {
@@ -116,7 +126,9 @@ pub(crate) fn speak(cluster: &mut Cluster, upstream: Upstream, http: Option<&Tim
             ..CommonOptions::default()
         }),
         upstream_protocol_options: Some(UpstreamProtocolOptions::ExplicitHttpConfig(
-            ExplicitHttpConfig { protocol_config: Some(protocol) },
+            ExplicitHttpConfig {
+                protocol_config: Some(protocol),
+            },
         )),
         ..HttpProtocolOptions::default()
     };
@@ -135,8 +147,10 @@ pub(crate) fn limit(cluster: &mut Cluster, limits: &ConnectionLimits) {
         track_remaining: true,
         ..Thresholds::default()
     };
-    cluster.circuit_breakers =
-        Some(CircuitBreakers { thresholds: vec![thresholds], ..CircuitBreakers::default() });
+    cluster.circuit_breakers = Some(CircuitBreakers {
+        thresholds: vec![thresholds],
+        ..CircuitBreakers::default()
+    });
 }
 
 /// Leaves hosts out for a while after they failed.
@@ -151,7 +165,9 @@ pub(crate) fn eject(cluster: &mut Cluster, conf: &OutlierDetection) {
         interval: optional_duration(conf.interval),
         base_ejection_time: optional_duration(conf.base_ejection_time),
         max_ejection_percent: conf.max_ejection_percent.map(number),
-        split_external_local_origin_errors: conf.split_external_and_local_errors.unwrap_or_default(),
+        split_external_local_origin_errors: conf
+            .split_external_and_local_errors
+            .unwrap_or_default(),
         consecutive_5xx: count(detectors.total_failures),
         enforcing_consecutive_5xx: on(detectors.total_failures.is_some()),
         consecutive_gateway_failure: count(detectors.gateway_failures),
@@ -182,9 +198,15 @@ pub(crate) fn eject(cluster: &mut Cluster, conf: &OutlierDetection) {
         }
     }
     cluster.outlier_detection = Some(message);
-    if let Some(share) = conf.healthy_panic_threshold.as_ref().and_then(|text| text.parse().ok()) {
-        cluster.common_lb_config.get_or_insert_default().healthy_panic_threshold =
-            Some(Percent { value: share });
+    if let Some(share) = conf
+        .healthy_panic_threshold
+        .as_ref()
+        .and_then(|text| text.parse().ok())
+    {
+        cluster
+            .common_lb_config
+            .get_or_insert_default()
+            .healthy_panic_threshold = Some(Percent { value: share });
     }
 }
 

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use kds_proto::envoy::config::core::v3::Locality;
 use kds_proto::envoy::config::endpoint::v3::{
-    ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints,
-    cluster_load_assignment, lb_endpoint::HostIdentifier,
+    ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints, cluster_load_assignment,
+    lb_endpoint::HostIdentifier,
 };
 
 use super::{address, metadata, number};
@@ -45,7 +45,10 @@ pub(crate) fn load_assignment(
 ) -> ClusterLoadAssignment {
     let mut groups: BTreeMap<(&Option<String>, &Option<String>, u32), Vec<&Host>> = BTreeMap::new();
     for host in hosts {
-        groups.entry((&host.zone, &host.sub_zone, host.priority)).or_default().push(host);
+        groups
+            .entry((&host.zone, &host.sub_zone, host.priority))
+            .or_default()
+            .push(host);
     }
     let endpoints = groups
         .into_iter()
@@ -77,7 +80,10 @@ pub(crate) fn load_assignment(
 }
 
 fn host_endpoint(host: &Host) -> LbEndpoint {
-    let tags = host.tags.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+    let tags = host
+        .tags
+        .iter()
+        .map(|(key, value)| (key.as_str(), value.as_str()));
     LbEndpoint {
         host_identifier: Some(HostIdentifier::Endpoint(Endpoint {
             address: Some(address::socket(&host.address, u32::from(host.port))),

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use kds_proto::envoy::config::accesslog::v3::AccessLog;
 use kds_proto::envoy::config::core::v3::{CidrRange, HttpProtocolOptions};
 use kds_proto::envoy::config::listener::v3::Filter;
 use kds_proto::envoy::config::route::v3::RouteConfiguration;
 use kds_proto::envoy::extensions::filters::http::grpc_stats::v3::FilterConfig as GrpcStats;
 use kds_proto::envoy::extensions::filters::http::router::v3::Router;
 use kds_proto::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::{
-    ForwardClientCertDetails, InternalAddressConfig, RouteSpecifier, SetCurrentClientCertDetails,
+    ForwardClientCertDetails, InternalAddressConfig, RouteSpecifier, SetCurrentClientCertDetails, Tracing,
 };
 use kds_proto::envoy::extensions::filters::network::http_connection_manager::v3::{
     HttpConnectionManager, HttpFilter, http_filter,
@@ -55,6 +56,12 @@ pub(crate) struct Manager {
     pub(crate) side: Side,
     /// Filters before the router.
     pub(crate) filters: Vec<HttpFilter>,
+    /// Filters right before the router.
+    pub(crate) late_filters: Vec<HttpFilter>,
+    /// Who logs what.
+    pub(crate) log: Vec<AccessLog>,
+    /// Spans.
+    pub(crate) tracing: Option<Tracing>,
     /// Adds gRPC statistics.
     pub(crate) grpc: bool,
     /// Where requests go.
@@ -68,13 +75,19 @@ pub(crate) struct Manager {
 pub(crate) fn manager(parts: Manager) -> Filter {
     let mut filters = parts.filters;
     if parts.grpc {
-        let stats = GrpcStats { emit_filter_state: true, ..GrpcStats::default() };
+        let stats = GrpcStats {
+            emit_filter_state: true,
+            ..GrpcStats::default()
+        };
         filters.push(http_filter(GRPC_STATS, any(&stats)));
     }
+    filters.extend(parts.late_filters);
     filters.push(http_filter(ROUTER, any(&Router::default())));
     let mut manager = HttpConnectionManager {
         stat_prefix: names::stat(&parts.stat),
         http_filters: filters,
+        access_log: parts.log,
+        tracing: parts.tracing,
         internal_address_config: Some(InternalAddressConfig {
             cidr_ranges: parts.internal,
             ..InternalAddressConfig::default()
@@ -92,8 +105,10 @@ pub(crate) fn manager(parts: Manager) -> Filter {
     match parts.side {
         Side::Inbound => {
             manager.forward_client_cert_details = ForwardClientCertDetails::SanitizeSet.into();
-            manager.set_current_client_cert_details =
-                Some(SetCurrentClientCertDetails { uri: true, ..SetCurrentClientCertDetails::default() });
+            manager.set_current_client_cert_details = Some(SetCurrentClientCertDetails {
+                uri: true,
+                ..SetCurrentClientCertDetails::default()
+            });
             manager.stream_idle_timeout = Some(duration(STREAM_IDLE_INBOUND));
         }
         Side::Outbound => manager.normalize_path = Some(boolean(true)),

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use kds_proto::envoy::config::accesslog::v3::AccessLog;
 use kds_proto::envoy::config::core::v3::{Address, TrafficDirection, TransportSocket};
 use kds_proto::envoy::config::listener::v3::{
     Filter, FilterChain, FilterChainMatch, Listener, ListenerFilter, filter, listener_filter,
@@ -9,7 +10,7 @@ use kds_proto::envoy::config::listener::v3::{
 use kds_proto::envoy::extensions::filters::listener::tls_inspector::v3::TlsInspector;
 use kds_proto::envoy::extensions::filters::network::tcp_proxy::v3::{
     TcpProxy,
-    tcp_proxy::{ClusterSpecifier, WeightedCluster, weighted_cluster::ClusterWeight},
+    tcp_proxy::{ClusterSpecifier, TcpAccessLogOptions, WeightedCluster, weighted_cluster::ClusterWeight},
 };
 use pbjson_types::Any;
 
@@ -29,13 +30,18 @@ pub(crate) struct Share {
 }
 
 pub(crate) fn filter(name: &str, config: Any) -> Filter {
-    Filter { name: name.to_owned(), config_type: Some(filter::ConfigType::TypedConfig(config)) }
+    Filter {
+        name: name.to_owned(),
+        config_type: Some(filter::ConfigType::TypedConfig(config)),
+    }
 }
 
 pub(crate) fn tls_inspector() -> ListenerFilter {
     ListenerFilter {
         name: TLS_INSPECTOR.to_owned(),
-        config_type: Some(listener_filter::ConfigType::TypedConfig(any(&TlsInspector::default()))),
+        config_type: Some(listener_filter::ConfigType::TypedConfig(any(
+            &TlsInspector::default(),
+        ))),
         ..ListenerFilter::default()
     }
 }
@@ -68,11 +74,17 @@ pub(crate) fn unbound(listener: &mut Listener) {
 }
 
 pub(crate) fn chain(filters: Vec<Filter>) -> FilterChain {
-    FilterChain { filters, ..FilterChain::default() }
+    FilterChain {
+        filters,
+        ..FilterChain::default()
+    }
 }
 
 pub(crate) fn secured(filters: Vec<Filter>, socket: TransportSocket) -> FilterChain {
-    FilterChain { transport_socket: Some(socket), ..chain(filters) }
+    FilterChain {
+        transport_socket: Some(socket),
+        ..chain(filters)
+    }
 }
 
 /// Matches by what the TLS inspector saw: `raw_buffer` or `tls`, and the application protocols offered.
@@ -86,7 +98,10 @@ pub(crate) fn transport_match(transport: &str, application: &[&str]) -> FilterCh
 
 /// Matches TLS connections for one server name.
 pub(crate) fn sni_match(sni: &str) -> FilterChainMatch {
-    FilterChainMatch { server_names: vec![sni.to_owned()], ..transport_match("tls", &[]) }
+    FilterChainMatch {
+        server_names: vec![sni.to_owned()],
+        ..transport_match("tls", &[])
+    }
 }
 
 /// Matches connections whose original destination was `port`.
@@ -103,6 +118,7 @@ pub(crate) fn tcp_proxy(
     shares: &[Share],
     idle: Option<Duration>,
     connect_attempts: Option<u32>,
+    log: Vec<AccessLog>,
 ) -> Filter {
     let clusters = match shares {
         [only] => ClusterSpecifier::Cluster(only.cluster.clone()),
@@ -121,6 +137,7 @@ pub(crate) fn tcp_proxy(
         stat_prefix: names::stat(stat),
         idle_timeout: idle.map(duration),
         max_connect_attempts: connect_attempts.map(number),
+        access_log: log,
         cluster_specifier: Some(clusters),
         ..TcpProxy::default()
     };
@@ -128,6 +145,28 @@ pub(crate) fn tcp_proxy(
 }
 
 /// [`tcp_proxy`] to a single cluster.
-pub(crate) fn tcp_proxy_to(stat: &str, cluster: &str, idle: Option<Duration>) -> Filter {
-    tcp_proxy(stat, &[Share { cluster: cluster.to_owned(), weight: 1 }], idle, None)
+pub(crate) fn tcp_proxy_to(
+    stat: &str,
+    cluster: &str,
+    idle: Option<Duration>,
+    log: Vec<AccessLog>,
+) -> Filter {
+    tcp_proxy(stat, &[Share { cluster: cluster.to_owned(), weight: 1 }], idle, None, log)
+}
+
+/// [`tcp_proxy_to`] in a zone proxy, whose connections live long: they are logged when they begin, too.
+pub(crate) fn zone_tcp_proxy(name: &str, idle: Option<Duration>, log: Vec<AccessLog>) -> Filter {
+    let logged = !log.is_empty();
+    let config = TcpProxy {
+        stat_prefix: names::stat(name),
+        idle_timeout: idle.map(duration),
+        access_log: log,
+        access_log_options: logged.then(|| TcpAccessLogOptions {
+            flush_access_log_on_connected: true,
+            ..TcpAccessLogOptions::default()
+        }),
+        cluster_specifier: Some(ClusterSpecifier::Cluster(name.to_owned())),
+        ..TcpProxy::default()
+    };
+    filter(TCP_PROXY, any(&config))
 }

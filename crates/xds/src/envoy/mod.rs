@@ -50,7 +50,9 @@ pub(crate) fn number(value: u32) -> UInt32Value {
 pub(crate) fn ads() -> ConfigSource {
     ConfigSource {
         resource_api_version: ApiVersion::V3.into(),
-        config_source_specifier: Some(ConfigSourceSpecifier::Ads(AggregatedConfigSource::default())),
+        config_source_specifier: Some(
+            ConfigSourceSpecifier::Ads(AggregatedConfigSource::default()),
+        ),
         ..ConfigSource::default()
     }
 }
@@ -64,12 +66,19 @@ pub(crate) fn transport_socket(name: &str, config: Any) -> TransportSocket {
 
 /// Text as a protobuf JSON value.
 pub(crate) fn text(value: &str) -> Value {
-    Value { kind: Some(value::Kind::StringValue(value.to_owned())) }
+    Value {
+        kind: Some(value::Kind::StringValue(value.to_owned())),
+    }
 }
 
 /// A struct of text members.
 pub(crate) fn text_struct<'a>(members: impl IntoIterator<Item = (&'a str, &'a str)>) -> Struct {
-    Struct { fields: members.into_iter().map(|(key, value)| (key.to_owned(), text(value))).collect() }
+    Struct {
+        fields: members
+            .into_iter()
+            .map(|(key, value)| (key.to_owned(), text(value)))
+            .collect(),
+    }
 }
 
 /// Filter metadata with the same text members under each of `namespaces`.

@@ -21,9 +21,15 @@ pub(crate) fn fraction(percent: f64) -> FractionalPercent {
     } else if hundredths.fract() == 0.0 {
         (whole(hundredths), DenominatorType::TenThousand)
     } else {
-        (whole((percent * 10_000.0).round()), DenominatorType::Million)
+        (
+            whole((percent * 10_000.0).round()),
+            DenominatorType::Million,
+        )
     };
-    FractionalPercent { numerator, denominator: denominator.into() }
+    FractionalPercent {
+        numerator,
+        denominator: denominator.into(),
+    }
 }
 
 /// `part` of `total` as a fraction: exact where one of the units allows it.
@@ -36,12 +42,18 @@ pub(crate) fn share(part: u32, total: u32) -> FractionalPercent {
     ] {
         if (part * unit).is_multiple_of(total) {
             let numerator = u32::try_from(part * unit / total).unwrap_or(u32::MAX);
-            return FractionalPercent { numerator, denominator: denominator.into() };
+            return FractionalPercent {
+                numerator,
+                denominator: denominator.into(),
+            };
         }
     }
     // No unit divides evenly: the nearest millionth.
     let numerator = u32::try_from((part * 1_000_000 + total / 2) / total).unwrap_or(u32::MAX);
-    FractionalPercent { numerator, denominator: DenominatorType::Million.into() }
+    FractionalPercent {
+        numerator,
+        denominator: DenominatorType::Million.into(),
+    }
 }
 
 pub(crate) fn runtime(fraction: FractionalPercent) -> RuntimeFractionalPercent {
@@ -59,7 +71,10 @@ mod tests {
     fn percentages_use_the_coarsest_exact_unit() {
         #[track_caller]
         fn check(percent: f64, numerator: u32, denominator: DenominatorType) {
-            let want = FractionalPercent { numerator, denominator: denominator.into() };
+            let want = FractionalPercent {
+                numerator,
+                denominator: denominator.into(),
+            };
             assert_eq!(fraction(percent), want);
         }
         check(50.0, 50, DenominatorType::Hundred);
@@ -71,7 +86,10 @@ mod tests {
     fn shares_are_exact_where_they_can_be() {
         #[track_caller]
         fn check(part: u32, total: u32, numerator: u32, denominator: DenominatorType) {
-            let want = FractionalPercent { numerator, denominator: denominator.into() };
+            let want = FractionalPercent {
+                numerator,
+                denominator: denominator.into(),
+            };
             assert_eq!(share(part, total), want);
         }
         check(1, 2, 50, DenominatorType::Hundred);

@@ -55,7 +55,11 @@ fn enforced(permissions: &Permissions) -> Matcher {
         .filter_map(|rule| field(&rule.origin, Verdict::Deny, rule.conf.deny.iter().flatten()));
     let allowances = permissions.rules.iter().filter_map(|rule| {
         let conf = &rule.conf;
-        let allowed = conf.allow.iter().flatten().chain(conf.allow_with_shadow_deny.iter().flatten());
+        let allowed = conf
+            .allow
+            .iter()
+            .flatten()
+            .chain(conf.allow_with_shadow_deny.iter().flatten());
         field(&rule.origin, Verdict::Allow, allowed)
     });
     matcher(denials.chain(allowances).collect())
@@ -66,7 +70,12 @@ fn shadow(permissions: &Permissions) -> Option<Matcher> {
     let with_shadow: Vec<_> = permissions
         .rules
         .iter()
-        .filter_map(|rule| rule.conf.allow_with_shadow_deny.as_ref().map(|list| (&rule.origin, list)))
+        .filter_map(|rule| {
+            rule.conf
+                .allow_with_shadow_deny
+                .as_ref()
+                .map(|list| (&rule.origin, list))
+        })
         .collect();
     if with_shadow.is_empty() {
         return None;
@@ -87,8 +96,32 @@ fn matcher(fields: Vec<FieldMatcher>) -> Matcher {
     }
 }
 
+/// A matcher that does `action` with whatever `callers` does not match.
+pub(crate) fn unless(callers: &CallerMatch, name: &str, action: pbjson_types::Any) -> Matcher {
+    let Some(predicate) = caller(callers) else { return Matcher::default() };
+    let negated = Predicate { match_type: Some(MatchType::NotMatcher(Box::new(predicate))) };
+    Matcher {
+        on_no_match: None,
+        matcher_type: Some(MatcherType::MatcherList(MatcherList {
+            matchers: vec![FieldMatcher {
+                predicate: Some(negated),
+                on_match: Some(OnMatch {
+                    on_match: Some(on_match::OnMatch::Action(TypedExtensionConfig {
+                        name: name.to_owned(),
+                        typed_config: Some(action),
+                    })),
+                    ..OnMatch::default()
+                }),
+            }],
+        })),
+    }
+}
+
 fn act(name: &str, verdict: Verdict) -> OnMatch {
-    let action = Action { name: name.to_owned(), action: verdict.into() };
+    let action = Action {
+        name: name.to_owned(),
+        action: verdict.into(),
+    };
     OnMatch {
         on_match: Some(on_match::OnMatch::Action(TypedExtensionConfig {
             name: ACTION.to_owned(),
@@ -110,11 +143,18 @@ fn field<'a>(
         1 => predicates.pop()?,
         _ => joined(MatchType::OrMatcher, predicates),
     };
-    Some(FieldMatcher { predicate: Some(predicate), on_match: Some(act(origin, verdict)) })
+    Some(FieldMatcher {
+        predicate: Some(predicate),
+        on_match: Some(act(origin, verdict)),
+    })
 }
 
 fn joined(how: impl FnOnce(PredicateList) -> MatchType, predicates: Vec<Predicate>) -> Predicate {
-    Predicate { match_type: Some(how(PredicateList { predicate: predicates })) }
+    Predicate {
+        match_type: Some(how(PredicateList {
+            predicate: predicates,
+        })),
+    }
 }
 
 fn caller(caller: &CallerMatch) -> Option<Predicate> {
@@ -126,12 +166,14 @@ fn caller(caller: &CallerMatch) -> Option<Predicate> {
         single(URI_SAN, any(&UriSanInput::default()), value)
     });
     let name = caller.sni.as_ref().map(|sni| {
-        single(SERVER_NAME, any(&ServerNameInput::default()), MatchPattern::Exact(sni.value.clone()))
+        single(
+            SERVER_NAME,
+            any(&ServerNameInput::default()),
+            MatchPattern::Exact(sni.value.clone()),
+        )
     });
     match (identity, name) {
-        (Some(identity), Some(name)) => {
-            Some(joined(MatchType::AndMatcher, vec![identity, name]))
-        }
+        (Some(identity), Some(name)) => Some(joined(MatchType::AndMatcher, vec![identity, name])),
         (one, other) => one.or(other),
     }
 }

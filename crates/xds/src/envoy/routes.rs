@@ -25,7 +25,8 @@ use kds_proto::envoy::r#type::matcher::v3::{
     RegexMatchAndSubstitute, RegexMatcher, StringMatcher, string_matcher::MatchPattern,
 };
 use zonal_policy::conf::{
-    HeaderMatch, HeaderModifier, HttpMatch, PathMatchKind, PathRewrite, QueryMatch, Redirect, Rewrite,
+    HeaderMatch, HeaderModifier, HttpMatch, PathMatchKind, PathRewrite, QueryMatch, Redirect,
+    Rewrite,
 };
 
 use super::listener::Share;
@@ -102,37 +103,55 @@ pub(crate) fn matches(of: &HttpMatch) -> Vec<(Half, RouteMatch)> {
             HeaderMatchSpecifier::StringMatch(pattern(MatchPattern::Exact(method.clone()))),
         ));
     }
-    headers.extend(header_matches(of.headers.as_deref().unwrap_or_default(), true));
+    headers.extend(header_matches(
+        of.headers.as_deref().unwrap_or_default(),
+        true,
+    ));
     let base = RouteMatch {
         headers,
         query_parameters: query_matches(of.query_params.as_deref().unwrap_or_default()),
         ..RouteMatch::default()
     };
-    let with = |path| RouteMatch { path_specifier: Some(path), ..base.clone() };
+    let with = |path| RouteMatch {
+        path_specifier: Some(path),
+        ..base.clone()
+    };
     let Some(path) = &of.path else {
         return vec![(Half::Below, with(PathSpecifier::Prefix("/".to_owned())))];
     };
     match path.kind {
         PathMatchKind::Exact => vec![(Half::Whole, with(PathSpecifier::Path(path.value.clone())))],
         PathMatchKind::RegularExpression => {
-            vec![(Half::Whole, with(PathSpecifier::SafeRegex(regex(&path.value))))]
+            vec![(
+                Half::Whole,
+                with(PathSpecifier::SafeRegex(regex(&path.value))),
+            )]
         }
         PathMatchKind::PathPrefix => match path.value.trim_end_matches('/') {
             "" => vec![(Half::Below, with(PathSpecifier::Prefix("/".to_owned())))],
             trimmed => vec![
                 (Half::Path, with(PathSpecifier::Path(trimmed.to_owned()))),
-                (Half::Below, with(PathSpecifier::Prefix(format!("{trimmed}/")))),
+                (
+                    Half::Below,
+                    with(PathSpecifier::Prefix(format!("{trimmed}/"))),
+                ),
             ],
         },
     }
 }
 
 fn pattern(pattern: MatchPattern) -> StringMatcher {
-    StringMatcher { match_pattern: Some(pattern), ..StringMatcher::default() }
+    StringMatcher {
+        match_pattern: Some(pattern),
+        ..StringMatcher::default()
+    }
 }
 
 fn regex(text: &str) -> RegexMatcher {
-    RegexMatcher { regex: text.to_owned(), ..RegexMatcher::default() }
+    RegexMatcher {
+        regex: text.to_owned(),
+        ..RegexMatcher::default()
+    }
 }
 
 fn header_matcher(name: &str, how: HeaderMatchSpecifier) -> HeaderMatcher {
@@ -145,7 +164,10 @@ fn header_matcher(name: &str, how: HeaderMatchSpecifier) -> HeaderMatcher {
 
 /// Header matchers in order; a name that comes again is passed over. `empty_prefix_is_present` says what a prefix
 /// match without a value means.
-pub(crate) fn header_matches(of: &[HeaderMatch], empty_prefix_is_present: bool) -> Vec<HeaderMatcher> {
+pub(crate) fn header_matches(
+    of: &[HeaderMatch],
+    empty_prefix_is_present: bool,
+) -> Vec<HeaderMatcher> {
     let mut seen = BTreeSet::new();
     of.iter()
         .filter(|header| seen.insert(header.name.to_ascii_lowercase()))
@@ -224,7 +246,10 @@ pub(crate) fn answer(status: u32) -> Action {
     })
 }
 
-fn added(header: &zonal_policy::conf::HeaderValue, action: HeaderAppendAction) -> HeaderValueOption {
+fn added(
+    header: &zonal_policy::conf::HeaderValue,
+    action: HeaderAppendAction,
+) -> HeaderValueOption {
     HeaderValueOption {
         header: Some(HeaderValue {
             key: header.name.clone(),
@@ -236,19 +261,54 @@ fn added(header: &zonal_policy::conf::HeaderValue, action: HeaderAppendAction) -
     }
 }
 
+/// Headers of checks and of refusals: those added, then those set; a value with commas becomes one per piece.
+pub(crate) fn limit_headers(
+    add: &[zonal_policy::conf::HeaderValue],
+    set: &[zonal_policy::conf::HeaderValue],
+) -> Vec<HeaderValueOption> {
+    let pieces = |header: &zonal_policy::conf::HeaderValue, action: HeaderAppendAction| {
+        header
+            .value
+            .split(',')
+            .map(|value| {
+                let piece = zonal_policy::conf::HeaderValue {
+                    name: header.name.clone(),
+                    value: value.to_owned(),
+                };
+                added(&piece, action)
+            })
+            .collect::<Vec<_>>()
+    };
+    let added = add.iter().flat_map(|h| pieces(h, HeaderAppendAction::AppendIfExistsOrAdd));
+    added
+        .chain(set.iter().flat_map(|h| pieces(h, HeaderAppendAction::OverwriteIfExistsOrAdd)))
+        .collect()
+}
+
 fn additions(of: &HeaderModifier) -> impl Iterator<Item = HeaderValueOption> {
-    let set = of.set.iter().map(|h| added(h, HeaderAppendAction::OverwriteIfExistsOrAdd));
-    set.chain(of.add.iter().map(|h| added(h, HeaderAppendAction::AppendIfExistsOrAdd)))
+    let set = of
+        .set
+        .iter()
+        .map(|h| added(h, HeaderAppendAction::OverwriteIfExistsOrAdd));
+    set.chain(
+        of.add
+            .iter()
+            .map(|h| added(h, HeaderAppendAction::AppendIfExistsOrAdd)),
+    )
 }
 
 pub(crate) fn modify_request(route: &mut Route, modifier: &HeaderModifier) {
     route.request_headers_to_add.extend(additions(modifier));
-    route.request_headers_to_remove.extend(modifier.remove.iter().cloned());
+    route
+        .request_headers_to_remove
+        .extend(modifier.remove.iter().cloned());
 }
 
 pub(crate) fn modify_response(route: &mut Route, modifier: &HeaderModifier) {
     route.response_headers_to_add.extend(additions(modifier));
-    route.response_headers_to_remove.extend(modifier.remove.iter().cloned());
+    route
+        .response_headers_to_remove
+        .extend(modifier.remove.iter().cloned());
 }
 
 /// A path change as Envoy does it for one half of a prefix match.
@@ -292,7 +352,10 @@ pub(crate) fn redirect(conf: &Redirect, half: Half) -> RedirectAction {
         host_redirect: conf.hostname.clone().unwrap_or_default(),
         port_redirect: conf.port.unwrap_or_default(),
         response_code: code.into(),
-        scheme_rewrite_specifier: conf.scheme.clone().map(SchemeRewriteSpecifier::SchemeRedirect),
+        scheme_rewrite_specifier: conf
+            .scheme
+            .clone()
+            .map(SchemeRewriteSpecifier::SchemeRedirect),
         path_rewrite_specifier: path_change(conf.path.as_ref(), half).map(|change| match change {
             PathChange::Regex(regex) => PathRewriteSpecifier::RegexRewrite(regex),
             PathChange::Prefix(prefix) => PathRewriteSpecifier::PrefixRewrite(prefix),
@@ -303,7 +366,8 @@ pub(crate) fn redirect(conf: &Redirect, half: Half) -> RedirectAction {
 
 pub(crate) fn rewrite(action: &mut RouteAction, conf: &Rewrite, half: Half) {
     if let Some(host) = &conf.hostname {
-        action.host_rewrite_specifier = Some(HostRewriteSpecifier::HostRewriteLiteral(host.clone()));
+        action.host_rewrite_specifier =
+            Some(HostRewriteSpecifier::HostRewriteLiteral(host.clone()));
     }
     match path_change(conf.path.as_ref(), half) {
         Some(PathChange::Regex(regex)) => action.regex_rewrite = Some(regex),
@@ -316,7 +380,8 @@ pub(crate) fn rewrite(action: &mut RouteAction, conf: &Rewrite, half: Half) {
 pub(crate) fn mirror(action: &mut RouteAction, cluster: &str, percentage: Option<f64>) {
     action.request_mirror_policies.push(RequestMirrorPolicy {
         cluster: cluster.to_owned(),
-        runtime_fraction: percentage.map(|percentage| percent::runtime(percent::fraction(percentage))),
+        runtime_fraction: percentage
+            .map(|percentage| percent::runtime(percent::fraction(percentage))),
         ..RequestMirrorPolicy::default()
     });
 }

@@ -13,8 +13,8 @@ use kds_proto::envoy::extensions::transport_sockets::tls::v3::{
     SpiffeCertValidatorConfig, SubjectAltNameMatcher, TlsCertificate, TlsParameters,
     UpstreamTlsContext, secret, tls_parameters::TlsProtocol,
 };
-use serde::Deserialize;
 use kds_proto::envoy::r#type::matcher::v3::{StringMatcher, string_matcher::MatchPattern};
+use serde::Deserialize;
 
 use super::{ads, any, boolean, transport_socket};
 use crate::names;
@@ -64,19 +64,28 @@ impl Parameters {
 }
 
 pub(crate) fn inline(bytes: impl Into<bytes::Bytes>) -> DataSource {
-    DataSource { specifier: Some(Specifier::InlineBytes(bytes.into())), ..DataSource::default() }
+    DataSource {
+        specifier: Some(Specifier::InlineBytes(bytes.into())),
+        ..DataSource::default()
+    }
 }
 
 pub(crate) fn san(kind: SanType, pattern: MatchPattern) -> SubjectAltNameMatcher {
     SubjectAltNameMatcher {
         san_type: kind.into(),
-        matcher: Some(StringMatcher { match_pattern: Some(pattern), ..StringMatcher::default() }),
+        matcher: Some(StringMatcher {
+            match_pattern: Some(pattern),
+            ..StringMatcher::default()
+        }),
         ..SubjectAltNameMatcher::default()
     }
 }
 
 fn sds(name: &str) -> SdsSecretConfig {
-    SdsSecretConfig { name: name.to_owned(), sds_config: Some(ads()) }
+    SdsSecretConfig {
+        name: name.to_owned(),
+        sds_config: Some(ads()),
+    }
 }
 
 /// Own certificate by SDS, the peer's checked against the trust bundle by SDS and against `accepted`.
@@ -131,7 +140,12 @@ pub(crate) fn downstream<'a>(
     domains.dedup();
     let accepted = domains
         .into_iter()
-        .map(|domain| san(SanType::Uri, MatchPattern::Prefix(format!("spiffe://{domain}/"))))
+        .map(|domain| {
+            san(
+                SanType::Uri,
+                MatchPattern::Prefix(format!("spiffe://{domain}/")),
+            )
+        })
         .collect();
     let context = DownstreamTlsContext {
         require_client_certificate: Some(boolean(true)),
@@ -181,10 +195,16 @@ fn certificate(chain_pem: &bytes::Bytes, key_pem: &bytes::Bytes) -> TlsCertifica
 }
 
 /// The secret with a proxy's certificate and key.
-pub(crate) fn identity_secret(name: &str, chain_pem: &bytes::Bytes, key_pem: &bytes::Bytes) -> Secret {
+pub(crate) fn identity_secret(
+    name: &str,
+    chain_pem: &bytes::Bytes,
+    key_pem: &bytes::Bytes,
+) -> Secret {
     Secret {
         name: name.to_owned(),
-        r#type: Some(secret::Type::TlsCertificate(certificate(chain_pem, key_pem))),
+        r#type: Some(secret::Type::TlsCertificate(certificate(
+            chain_pem, key_pem,
+        ))),
     }
 }
 
@@ -205,12 +225,14 @@ pub(crate) fn trust_secret(domains: &[TrustDomain]) -> Secret {
     };
     Secret {
         name: names::TRUST_BUNDLE.to_owned(),
-        r#type: Some(secret::Type::ValidationContext(CertificateValidationContext {
-            custom_validator_config: Some(TypedExtensionConfig {
-                name: SPIFFE_VALIDATOR.to_owned(),
-                typed_config: Some(any(&config)),
-            }),
-            ..CertificateValidationContext::default()
-        })),
+        r#type: Some(secret::Type::ValidationContext(
+            CertificateValidationContext {
+                custom_validator_config: Some(TypedExtensionConfig {
+                    name: SPIFFE_VALIDATOR.to_owned(),
+                    typed_config: Some(any(&config)),
+                }),
+                ..CertificateValidationContext::default()
+            },
+        )),
     }
 }

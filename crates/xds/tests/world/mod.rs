@@ -23,7 +23,9 @@ pub struct World {
 impl World {
     /// The first document says `proxy` and `features`; the others are resources as a person writes them.
     pub fn read(text: &str) -> Self {
-        let mut documents = yaml::documents(text).expect("the input is YAML").into_iter();
+        let mut documents = yaml::documents(text)
+            .expect("the input is YAML")
+            .into_iter();
         let head = documents.next().expect("a first document");
         Self {
             proxy: head["proxy"].as_str().expect("`proxy`").to_owned(),
@@ -55,15 +57,23 @@ impl World {
         let policies = Policies::new(&self.resources);
         let targets = Targets::new("default", &self.resources);
         let policies = DataplanePolicies::new(&policies, &targets, &subject, false);
-        let mode = if dataplane.redirect.is_some() { OutboundMode::Virtual } else { OutboundMode::Listed };
-        let outbounds =
-            ProxyReach::read(record).expect("a Dataplane").outbounds(&catalogue, mode);
+        let mode = if dataplane.redirect.is_some() {
+            OutboundMode::Virtual
+        } else {
+            OutboundMode::Listed
+        };
+        let outbounds = ProxyReach::read(record)
+            .expect("a Dataplane")
+            .outbounds(&catalogue, mode);
         let trust = self.trust();
         let node = Node {
             features: self.features.iter().cloned().collect(),
             ..Node::default()
         };
-        let secure = self.resources.iter().any(|r| r.key.kind == Kind::MeshIdentity);
+        let secure = self
+            .resources
+            .iter()
+            .any(|r| r.key.kind == Kind::MeshIdentity);
         let identity = secure.then_some(Identity {
             secret: "kri_mid_default___identity_",
             spiffe_id: "spiffe://default.east.mesh.local/workload/x",
@@ -91,15 +101,28 @@ impl World {
 
     fn trust(&self) -> Vec<TrustDomain> {
         let mut domains: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for trust in self.resources.iter().filter(|r| r.key.kind == Kind::MeshTrust) {
+        for trust in self
+            .resources
+            .iter()
+            .filter(|r| r.key.kind == Kind::MeshTrust)
+        {
             let spec = trust.spec.to_value();
-            let name = spec["trustDomain"].as_str().expect("a trust domain").to_owned();
-            let pem = spec["caBundles"][0]["pem"]["value"].as_str().expect("a PEM").to_owned();
+            let name = spec["trustDomain"]
+                .as_str()
+                .expect("a trust domain")
+                .to_owned();
+            let pem = spec["caBundles"][0]["pem"]["value"]
+                .as_str()
+                .expect("a PEM")
+                .to_owned();
             domains.entry(name).or_default().push(pem);
         }
         domains
             .into_iter()
-            .map(|(name, authorities_pem)| TrustDomain { name, authorities_pem })
+            .map(|(name, authorities_pem)| TrustDomain {
+                name,
+                authorities_pem,
+            })
             .collect()
     }
 }
@@ -113,8 +136,10 @@ fn resource(document: &Value) -> Resource {
         rest.retain(|key, _| !matches!(key.as_str(), "type" | "mesh" | "name" | "labels"));
         Value::Object(rest)
     });
-    let mut resource =
-        Resource::new(Key::new(kind, "default", text("name")), Json::from_value(&spec));
+    let mut resource = Resource::new(
+        Key::new(kind, "default", text("name")),
+        Json::from_value(&spec),
+    );
     resource.status = members.get("status").map(Json::from_value);
     let mut labels: Labels = members
         .get("labels")
@@ -123,7 +148,9 @@ fn resource(document: &Value) -> Resource {
         .flatten()
         .map(|(key, value)| (key.clone(), value.as_str().expect("text").to_owned()))
         .collect();
-    labels.entry(labels::DISPLAY_NAME.to_owned()).or_insert_with(|| text("name").to_owned());
+    labels
+        .entry(labels::DISPLAY_NAME.to_owned())
+        .or_insert_with(|| text("name").to_owned());
     resource.meta.labels = labels;
     resource
 }
