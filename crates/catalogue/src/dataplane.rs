@@ -34,6 +34,8 @@ pub struct InboundRecord {
     pub port: u16,
     /// What is spoken.
     pub protocol: Protocol,
+    /// Whether the dataplane says what is spoken; bytes otherwise.
+    pub protocol_named: bool,
     /// Whether it may be offered.
     pub readiness: Readiness,
 }
@@ -161,6 +163,7 @@ fn read_inbound(inbound: &InboundForm, own: &Arc<str>) -> InboundRecord {
         address: own_or(inbound.address.as_deref(), own),
         port: inbound.port,
         protocol: Protocol::parse(inbound.protocol.as_deref()),
+        protocol_named: inbound.protocol.as_ref().is_some_and(|name| !name.is_empty()),
         readiness,
     }
 }

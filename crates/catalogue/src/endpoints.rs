@@ -70,10 +70,12 @@ impl MeshCatalogue {
                 };
                 let mut metadata = (*dataplane.labels).clone();
                 metadata.remove(SERVICE_TAG);
-                metadata.insert(
-                    PROTOCOL_TAG.to_owned(),
-                    inbound.protocol.as_str().to_owned(),
-                );
+                if inbound.protocol_named {
+                    metadata.insert(
+                        PROTOCOL_TAG.to_owned(),
+                        inbound.protocol.as_str().to_owned(),
+                    );
+                }
                 if let Some(list) = by_port.get_mut(&port.name) {
                     list.push(Endpoint {
                         zone: dataplane.zone.clone(),
