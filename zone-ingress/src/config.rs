@@ -135,7 +135,7 @@ pub struct LimitArgs {
     /// Without a byte, after one side has finished.
     #[arg(long, env = "ZONAL_INGRESS_HALF_OPEN_TIMEOUT", value_name = "DURATION", default_value = "5m", value_parser = parse_duration)]
     pub half_open_timeout: Duration,
-    /// Until a peer counts as gone that confirms nothing.
+    /// Until a peer counts as gone that confirms, or takes, nothing; 0s for the kernel's default.
     #[arg(long, env = "ZONAL_INGRESS_USER_TIMEOUT", value_name = "DURATION", default_value = "60s", value_parser = parse_duration)]
     pub user_timeout: Duration,
     /// Silence after which a peer is asked whether it is still there.

@@ -28,7 +28,8 @@ pub struct Limits {
     /// Without a byte, after one side has finished.
     #[serde(serialize_with = "seconds")]
     pub half_open_timeout: Duration,
-    /// Until the kernel gives up on a peer that confirms nothing.
+    /// Until the kernel gives up on a peer that confirms nothing. It counts a reader whose window
+    /// stays shut as such, too. Zero leaves it to the kernel's own patience.
     #[serde(serialize_with = "seconds")]
     pub user_timeout: Duration,
     /// Silence after which the kernel asks whether the peer is still there.

@@ -116,7 +116,7 @@ pub async fn run(
     let mut feed = Feed::new(config.dialect);
     match state::load(&config.state_file, &node_id, &mut feed) {
         Ok(Loaded::Nothing) => {
-            info!(file = %config.state_file.display(), "there is no state file yet")
+            info!(file = %config.state_file.display(), "there is no state file yet");
         }
         Ok(Loaded::Routes { current_at }) => {
             routes.publish(feed.table().clone());
