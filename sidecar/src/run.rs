@@ -433,7 +433,7 @@ fn bootstrap_request(
     envoy: crate::control_plane::EnvoyVersion,
 ) -> Result<BootstrapRequest, RunError> {
     let mut features = vec!["feature-strict-inbound-ports", "feature-reuse-port"];
-    if config.probe_interval.is_some() {
+    if config.dataplane.is_some() {
         features.push(FEATURE_WORKLOAD_HEALTH);
     }
     if config.bind_outbounds {
@@ -473,7 +473,7 @@ fn bootstrap_request(
 }
 
 /// Announces that we report how each inbound stands: until the first report none is ready. Ours; others ignore it.
-const FEATURE_WORKLOAD_HEALTH: &str = "feature-zonal-workload-health";
+const FEATURE_WORKLOAD_HEALTH: &str = "feature-workload-health";
 
 /// The first of the places where systems keep the authorities they trust.
 fn system_ca_path() -> String {

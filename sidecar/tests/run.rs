@@ -254,6 +254,11 @@ async fn sidecar_registers_serves_and_leaves_in_order() {
     );
     assert_eq!(request["dataplaneToken"], TOKEN);
     assert_eq!(request["version"]["envoy"]["version"], "1.40.0");
+    let features = request["features"].as_array().unwrap();
+    assert!(
+        features.contains(&json!("feature-workload-health")),
+        "{features:?}"
+    );
     let registered: Value =
         serde_json::from_str(request["dataplaneResource"].as_str().unwrap()).unwrap();
     assert_eq!(registered["networking"]["inbound"][0]["port"], 80);
