@@ -5,7 +5,8 @@ use kds_proto::envoy::config::accesslog::v3::{
     AccessLog, AccessLogFilter, ExtensionFilter, MetadataFilter, access_log, extension_filter,
 };
 use kds_proto::envoy::config::core::v3::{
-    DataSource, SubstitutionFormatString, data_source::Specifier, substitution_format_string::Format,
+    DataSource, SubstitutionFormatString, data_source::Specifier,
+    substitution_format_string::Format,
 };
 use kds_proto::envoy::extensions::access_loggers::file::v3::{
     FileAccessLog, file_access_log::AccessLogFormat,
@@ -57,7 +58,12 @@ pub(crate) struct Place {
 impl Place {
     pub(crate) fn inbound(destination: String, is_http: bool) -> Self {
         let source = "unknown".to_owned();
-        Self { source, destination, direction: "INBOUND", default_format: default_format(is_http) }
+        Self {
+            source,
+            destination,
+            direction: "INBOUND",
+            default_format: default_format(is_http),
+        }
     }
 
     pub(crate) fn zone_proxy() -> Self {
@@ -80,7 +86,10 @@ impl Place {
     }
 
     pub(crate) fn passthrough(view: &ProxyView<'_>) -> Self {
-        Self { default_format: "tcp", ..Self::outbound(view, "external".to_owned(), false) }
+        Self {
+            default_format: "tcp",
+            ..Self::outbound(view, "external".to_owned(), false)
+        }
     }
 }
 
@@ -89,12 +98,17 @@ fn default_format(is_http: bool) -> &'static str {
 }
 
 pub(crate) fn workload<'v>(view: &ProxyView<'v>) -> Option<&'v str> {
-    view.dataplane.labels.get(labels::WORKLOAD).map(String::as_str)
+    view.dataplane
+        .labels
+        .get(labels::WORKLOAD)
+        .map(String::as_str)
 }
 
 /// The identifier of the proxy's workload.
 pub(crate) fn workload_kri(view: &ProxyView<'_>) -> String {
-    let Some(name) = workload(view) else { return String::new() };
+    let Some(name) = workload(view) else {
+        return String::new();
+    };
     let label = |key| view.dataplane.labels.get(key).cloned().unwrap_or_default();
     Kri {
         kind: Kind::Workload,
@@ -153,11 +167,17 @@ struct Member {
 }
 
 fn backends(conf: &Value) -> Vec<Backend> {
-    Conf::deserialize(conf).map(|conf| conf.backends).unwrap_or_default()
+    Conf::deserialize(conf)
+        .map(|conf| conf.backends)
+        .unwrap_or_default()
 }
 
 /// The logs of an inbound: every rule's backends, for the callers that the rule is about.
-pub(crate) fn of_rules(view: &ProxyView<'_>, rules: &[InboundRule], place: &Place) -> Vec<AccessLog> {
+pub(crate) fn of_rules(
+    view: &ProxyView<'_>,
+    rules: &[InboundRule],
+    place: &Place,
+) -> Vec<AccessLog> {
     rules
         .iter()
         .flat_map(|rule| {
@@ -171,7 +191,10 @@ pub(crate) fn of_rules(view: &ProxyView<'_>, rules: &[InboundRule], place: &Plac
 
 /// The logs of a conf, for everything.
 pub(crate) fn of_conf(view: &ProxyView<'_>, conf: &Value, place: &Place) -> Vec<AccessLog> {
-    backends(conf).iter().filter_map(|backend| backend.log(view, place, None)).collect()
+    backends(conf)
+        .iter()
+        .filter_map(|backend| backend.log(view, place, None))
+        .collect()
 }
 
 /// The logs of a conf, for requests of one route, or with `None` for those of routes without logs of their own.
@@ -193,8 +216,12 @@ pub(crate) fn of_route(
             match_if_key_not_found: Some(boolean(route.is_none())),
             matcher: Some(MetadataMatcher {
                 filter: ROUTES.to_owned(),
-                path: vec![PathSegment { segment: Some(Segment::Key(ROUTE_KEY.to_owned())) }],
-                value: Some(ValueMatcher { match_pattern: Some(pattern) }),
+                path: vec![PathSegment {
+                    segment: Some(Segment::Key(ROUTE_KEY.to_owned())),
+                }],
+                value: Some(ValueMatcher {
+                    match_pattern: Some(pattern),
+                }),
                 ..MetadataMatcher::default()
             }),
         })),
@@ -209,7 +236,8 @@ pub(crate) fn of_route(
 pub(crate) fn of_mesh(view: &ProxyView<'_>) -> Vec<AccessLog> {
     let said = view.policies.kind(Kind::MeshAccessLog);
     let rule = said.to.values().find(|rule| rule.kri.kind == Kind::Mesh);
-    rule.map(|rule| of_conf(view, &rule.conf, &Place::passthrough(view))).unwrap_or_default()
+    rule.map(|rule| of_conf(view, &rule.conf, &Place::passthrough(view)))
+        .unwrap_or_default()
 }
 
 /// The filter that lets logs tell routes apart.
@@ -233,7 +261,10 @@ pub(crate) fn name_unsupported(view: &ProxyView<'_>, out: &mut Generated) {
         .flatten()
         .map(|rule| &*rule.conf)
         .chain(said.to.values().map(|rule| &rule.conf));
-    if confs.flat_map(backends).any(|backend| backend.kind == "OpenTelemetry") {
+    if confs
+        .flat_map(backends)
+        .any(|backend| backend.kind == "OpenTelemetry")
+    {
         out.problem(
             "MeshAccessLog",
             "backends of type OpenTelemetry have no effect in this version; use File or Tcp",
@@ -261,7 +292,10 @@ fn caller_filter(of: &Match) -> Option<AccessLogFilter> {
     if parts.is_empty() {
         return None;
     }
-    let config = ExpressionFilter { expression: parts.join(" && "), ..ExpressionFilter::default() };
+    let config = ExpressionFilter {
+        expression: parts.join(" && "),
+        ..ExpressionFilter::default()
+    };
     Some(AccessLogFilter {
         filter_specifier: Some(FilterSpecifier::ExtensionFilter(ExtensionFilter {
             name: "envoy.access_loggers.extension_filters.cel".to_owned(),
@@ -296,7 +330,9 @@ impl Backend {
                 let mut members = text_struct([("address", tcp.address.as_str())]);
                 members.fields.insert(
                     "message".to_owned(),
-                    kds_proto::google::protobuf::Value { kind: Some(message) },
+                    kds_proto::google::protobuf::Value {
+                        kind: Some(message),
+                    },
                 );
                 let format = SubstitutionFormatString {
                     format: Some(Format::JsonFormat(members)),
@@ -306,8 +342,10 @@ impl Backend {
             }
             _ => return None,
         };
-        let config =
-            FileAccessLog { path, access_log_format: Some(AccessLogFormat::LogFormat(format)) };
+        let config = FileAccessLog {
+            path,
+            access_log_format: Some(AccessLogFormat::LogFormat(format)),
+        };
         Some(AccessLog {
             name: FILE.to_owned(),
             filter,
@@ -317,17 +355,23 @@ impl Backend {
 }
 
 /// The format with every placeholder of ours replaced.
-fn words(view: &ProxyView<'_>, place: &Place, format: Option<&FormatConf>) -> SubstitutionFormatString {
+fn words(
+    view: &ProxyView<'_>,
+    place: &Place,
+    format: Option<&FormatConf>,
+) -> SubstitutionFormatString {
     let fill = |text: &str| fill(view, place, text);
     let format_of = match format {
-        Some(FormatConf { kind, json: Some(members), .. }) if kind == "Json" => {
-            Format::JsonFormat(Struct {
-                fields: members
-                    .iter()
-                    .map(|member| (member.key.clone(), text(&fill(&member.value))))
-                    .collect(),
-            })
-        }
+        Some(FormatConf {
+            kind,
+            json: Some(members),
+            ..
+        }) if kind == "Json" => Format::JsonFormat(Struct {
+            fields: members
+                .iter()
+                .map(|member| (member.key.clone(), text(&fill(&member.value))))
+                .collect(),
+        }),
         _ => {
             let plain = format.and_then(|format| format.plain.as_deref());
             let line = fill(plain.unwrap_or(place.default_format)) + "\n";
@@ -338,7 +382,9 @@ fn words(view: &ProxyView<'_>, place: &Place, format: Option<&FormatConf>) -> Su
         }
     };
     SubstitutionFormatString {
-        omit_empty_values: format.and_then(|format| format.omit_empty_values).unwrap_or_default(),
+        omit_empty_values: format
+            .and_then(|format| format.omit_empty_values)
+            .unwrap_or_default(),
         format: Some(format_of),
         ..SubstitutionFormatString::default()
     }
@@ -349,9 +395,16 @@ fn fill(view: &ProxyView<'_>, place: &Place, text: &str) -> String {
         return text.to_owned();
     }
     let address = &view.dataplane.address;
-    let with_port =
-        if address.contains(':') { format!("[{address}]:0") } else { format!("{address}:0") };
-    let zone = view.dataplane.labels.get(labels::ZONE).map_or("", String::as_str);
+    let with_port = if address.contains(':') {
+        format!("[{address}]:0")
+    } else {
+        format!("{address}:0")
+    };
+    let zone = view
+        .dataplane
+        .labels
+        .get(labels::ZONE)
+        .map_or("", String::as_str);
     text.replace("%KUMA_SOURCE_ADDRESS%", &with_port)
         .replace("%KUMA_SOURCE_ADDRESS_WITHOUT_PORT%", address)
         .replace("%KUMA_SOURCE_SERVICE%", &place.source)

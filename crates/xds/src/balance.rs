@@ -429,7 +429,7 @@ mod tests {
 
     /// Address, sub-zone, priority and locality weight of each host.
     #[track_caller]
-    fn check(conf: Value, want: &[(&str, Option<&str>, u32, Option<u32>)], factor: Option<u32>) {
+    fn check(conf: &Value, want: &[(&str, Option<&str>, u32, Option<u32>)], factor: Option<u32>) {
         let endpoints = [
             endpoint("east", "1", &[("rack", "a")]),
             endpoint("east", "2", &[("rack", "b")]),
@@ -437,7 +437,7 @@ mod tests {
             endpoint("north", "4", &[]),
         ];
         let own = Labels::from([("rack".to_owned(), "a".to_owned())]);
-        let (hosts, got_factor) = Balance::read(Some(&conf)).hosts(&endpoints, "east", &own);
+        let (hosts, got_factor) = Balance::read(Some(conf)).hosts(&endpoints, "east", &own);
         let got: Vec<_> = hosts
             .iter()
             .map(|h| {
@@ -456,7 +456,7 @@ mod tests {
     #[test]
     fn without_a_policy_the_own_zone_comes_first() {
         check(
-            json!({}),
+            &json!({}),
             &[
                 ("1", None, 0, None),
                 ("2", None, 0, None),
@@ -470,7 +470,7 @@ mod tests {
     #[test]
     fn disabled_awareness_makes_all_zones_equal() {
         check(
-            json!({"localityAwareness": {"disabled": true}}),
+            &json!({"localityAwareness": {"disabled": true}}),
             &[
                 ("1", None, 0, None),
                 ("2", None, 0, None),
@@ -484,7 +484,7 @@ mod tests {
     #[test]
     fn failover_goes_only_where_a_rule_says() {
         check(
-            json!({"localityAwareness": {"crossZone": {
+            &json!({"localityAwareness": {"crossZone": {
                 "failover": [{"from": {"zones": ["south"]}, "to": {"type": "Any"}},
                              {"from": {"zones": ["east"]}, "to": {"type": "Only", "zones": ["west"]}}],
                 "failoverThreshold": {"percentage": 25}}}}),
@@ -500,7 +500,7 @@ mod tests {
     #[test]
     fn affinity_groups_hosts_of_the_own_zone_and_drops_the_others() {
         check(
-            json!({"localityAwareness": {"localZone": {"affinityTags": [{"key": "rack"}]}}}),
+            &json!({"localityAwareness": {"localZone": {"affinityTags": [{"key": "rack"}]}}}),
             &[("1", Some("rack=a"), 0, Some(9)), ("2", None, 0, Some(1))],
             Some(200),
         );

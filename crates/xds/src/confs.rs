@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use zonal_model::Kind;
 use zonal_policy::conf::{PermissionConf, TimeoutConf};
-use zonal_policy::{DataplanePolicies, InboundRule, InboundKey};
+use zonal_policy::{DataplanePolicies, InboundKey, InboundRule};
 
 /// MeshTimeout with its defaults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -151,7 +151,9 @@ fn cluster(view: &ProxyView<'_>, entry: &Entry<'_>) -> Result<Cluster, String> {
             cluster::eject(&mut cluster, detection);
         }
     }
-    let check: Option<health::Conf> = view.policies.outbound(Kind::MeshHealthCheck, &entry.kri, None);
+    let check: Option<health::Conf> =
+        view.policies
+            .outbound(Kind::MeshHealthCheck, &entry.kri, None);
     if let Some(check) = check {
         check.apply(&mut cluster, entry.port.protocol, &view.dataplane.labels);
     }
@@ -250,5 +252,9 @@ fn filters(
         request_headers_timeout: timeouts
             .map_or(Duration::ZERO, |timeouts| timeouts.request_headers),
     });
-    limit.network_filter().into_iter().chain([manager]).collect()
+    limit
+        .network_filter()
+        .into_iter()
+        .chain([manager])
+        .collect()
 }

@@ -107,6 +107,12 @@ impl Generated {
             .insert(name.into(), resource);
     }
 
+    pub(crate) fn remove(&mut self, type_url: &str, name: &str) {
+        if let Some(resources) = self.resources.get_mut(type_url) {
+            resources.remove(name);
+        }
+    }
+
     pub(crate) fn contains(&self, type_url: &str, name: &str) -> bool {
         self.get(type_url, name).is_some()
     }

@@ -109,7 +109,11 @@ pub(crate) fn socket(
 
 /// TLS without checking who answers.
 pub(crate) fn unverified(host: &str) -> TransportSocket {
-    let sni = if host.parse::<std::net::IpAddr>().is_ok() { "" } else { host };
+    let sni = if host.parse::<std::net::IpAddr>().is_ok() {
+        ""
+    } else {
+        host
+    };
     let context = UpstreamTlsContext {
         sni: sni.to_owned(),
         allow_renegotiation: true,

@@ -63,7 +63,9 @@ struct Bandwidth {
 pub(crate) fn filters(rules: &[InboundRule]) -> Vec<HttpFilter> {
     let mut made = Vec::new();
     for rule in rules {
-        let Ok(conf) = Conf::deserialize(&*rule.conf) else { continue };
+        let Ok(conf) = Conf::deserialize(&*rule.conf) else {
+            continue;
+        };
         for fault in &conf.http {
             made.push(filter(rule, fault));
         }
@@ -71,15 +73,21 @@ pub(crate) fn filters(rules: &[InboundRule]) -> Vec<HttpFilter> {
     made
 }
 
-#[expect(deprecated, reason = "the field that replaces it is the one that is set")]
+#[expect(
+    deprecated,
+    reason = "the field that replaces it is the one that is set"
+)]
 fn filter(rule: &InboundRule, fault: &Fault) -> HttpFilter {
     let skip = TypedExtensionConfig {
         name: FAULT.to_owned(),
         typed_config: Some(any(&fault.message())),
     };
-    let matcher = rule.matches.as_ref().map_or_else(Matcher::default, |matches| {
-        rbac::unless(matches, "skip", any(&SkipFilter::default()))
-    });
+    let matcher = rule
+        .matches
+        .as_ref()
+        .map_or_else(Matcher::default, |matches| {
+            rbac::unless(matches, "skip", any(&SkipFilter::default()))
+        });
     let config = ExtensionWithMatcher {
         matcher: None,
         xds_matcher: Some(matcher),

@@ -5,14 +5,18 @@ use bytes::Bytes;
 use zonal_model::Kind;
 
 use crate::cache::Cache;
+use crate::dynamic_config::DynamicConfig;
 use crate::encoded::{Encoded, Generated, type_url};
 use crate::envoy::tls;
 use crate::names;
 use crate::view::{ProxyView, TrustDomain};
-use crate::{access_log, admin, egress, inbound, ingress, outbound, trace, transparent};
+use crate::{
+    access_log, admin, dynamic_config, egress, inbound, ingress, metric, outbound, patch, trace,
+    transparent,
+};
 
 /// The policies that change configuration.
-const SUPPORTED: [Kind; 13] = [
+const SUPPORTED: [Kind; 16] = [
     Kind::MeshHTTPRoute,
     Kind::MeshTCPRoute,
     Kind::MeshTLS,
@@ -26,6 +30,9 @@ const SUPPORTED: [Kind; 13] = [
     Kind::MeshHealthCheck,
     Kind::MeshAccessLog,
     Kind::MeshTrace,
+    Kind::MeshMetric,
+    Kind::MeshPassthrough,
+    Kind::MeshProxyPatch,
 ];
 
 /// Everything an Envoy should hold, except the certificate of its identity.
@@ -40,6 +47,11 @@ pub fn generate(view: &ProxyView<'_>, cache: &Cache) -> Generated {
     outbound::generate(view, cache, &mut out);
     trace::generate(view, &mut out);
     access_log::name_unsupported(view, &mut out);
+    let mut dynamic = DynamicConfig::default();
+    dynamic_config::add_names(view, &mut dynamic);
+    metric::generate(view, &mut dynamic, &mut out);
+    dynamic.put(view, &mut out);
+    patch::generate(view, &mut out);
     name_unsupported(view, &mut out);
     if !view.trust.is_empty() {
         out.put(

@@ -83,9 +83,12 @@ impl Conf {
                 common.locality_config_specifier,
                 Some(LocalityConfigSpecifier::LocalityWeightedLbConfig(_))
             ) {
-                common.locality_config_specifier = Some(LocalityConfigSpecifier::ZoneAwareLbConfig(
-                    ZoneAwareLbConfig { fail_traffic_on_panic: fail, ..ZoneAwareLbConfig::default() },
-                ));
+                common.locality_config_specifier = Some(
+                    LocalityConfigSpecifier::ZoneAwareLbConfig(ZoneAwareLbConfig {
+                        fail_traffic_on_panic: fail,
+                        ..ZoneAwareLbConfig::default()
+                    }),
+                );
             }
         }
     }
@@ -93,7 +96,9 @@ impl Conf {
     fn check(&self, checker: HealthChecker) -> HealthCheck {
         let optional = |value: Option<GoDuration>| value.map(|value| duration(value.to_std()));
         let or = |value: Option<GoDuration>, seconds| {
-            Some(duration(value.map_or(Duration::from_secs(seconds), GoDuration::to_std)))
+            Some(duration(
+                value.map_or(Duration::from_secs(seconds), GoDuration::to_std),
+            ))
         };
         HealthCheck {
             interval: or(self.interval, 60),
@@ -146,7 +151,9 @@ impl Tcp {
     fn checker(&self) -> HealthChecker {
         let text = |value: &String| {
             let hex = value.bytes().map(|byte| format!("{byte:02x}")).collect();
-            Payload { payload: Some(payload::Payload::Text(hex)) }
+            Payload {
+                payload: Some(payload::Payload::Text(hex)),
+            }
         };
         HealthChecker::TcpHealthCheck(TcpHealthCheck {
             send: self.send.as_ref().map(text),
@@ -166,7 +173,11 @@ impl Http {
             headers.extend(routes::limit_headers(&given.add, &given.set));
         }
         let http2 = protocol == Protocol::Http2;
-        let codec = if http2 { CodecClientType::Http2 } else { CodecClientType::Http1 };
+        let codec = if http2 {
+            CodecClientType::Http2
+        } else {
+            CodecClientType::Http1
+        };
         HealthChecker::HttpHealthCheck(HttpHealthCheck {
             path: self.path.clone().unwrap_or_else(|| "/".to_owned()),
             request_headers_to_add: headers,
@@ -174,7 +185,10 @@ impl Http {
                 .expected_statuses
                 .iter()
                 .flatten()
-                .map(|&status| Int64Range { start: status, end: status.saturating_add(1) })
+                .map(|&status| Int64Range {
+                    start: status,
+                    end: status.saturating_add(1),
+                })
                 .collect(),
             codec_client_type: codec.into(),
             ..HttpHealthCheck::default()

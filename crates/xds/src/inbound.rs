@@ -72,11 +72,22 @@ pub(crate) fn generate(view: &ProxyView<'_>, out: &mut Generated) {
 
 /// Whether the proxy has inbounds that take nothing but TLS; the last one decides for the listeners they share.
 pub(crate) fn takes_only_tls(view: &ProxyView<'_>) -> bool {
-    let Some(inbound) = view.dataplane.inbounds.last().filter(|_| view.identity.is_some()) else {
+    let Some(inbound) = view
+        .dataplane
+        .inbounds
+        .last()
+        .filter(|_| view.identity.is_some())
+    else {
         return false;
     };
-    let key = InboundKey { address: inbound.address.as_str().into(), port: inbound.port };
-    let conf: TlsConf = view.policies.inbound(Kind::MeshTLS, &key).unwrap_or_default();
+    let key = InboundKey {
+        address: inbound.address.as_str().into(),
+        port: inbound.port,
+    };
+    let conf: TlsConf = view
+        .policies
+        .inbound(Kind::MeshTLS, &key)
+        .unwrap_or_default();
     !conf.permissive()
 }
 
@@ -188,7 +199,9 @@ fn listener(
     let guarded = filters(view, inbound, name, Some(&permissions), timeouts);
     let logs = view.policies.kind(Kind::MeshAccessLog).inbound_rules(key);
     if permissions.rules.iter().any(|rule| rule.mentions_sni())
-        || logs.iter().any(|rule| rule.matches.as_ref().is_some_and(|of| of.sni.is_some()))
+        || logs
+            .iter()
+            .any(|rule| rule.matches.as_ref().is_some_and(|of| of.sni.is_some()))
     {
         listener.listener_filters.push(listener::tls_inspector());
     }
@@ -244,8 +257,10 @@ fn filters(
         port: inbound.port,
     };
     let said = |kind| view.policies.kind(kind).inbound_rules(&key);
-    let limit: RateLimit =
-        view.policies.inbound(Kind::MeshRateLimit, &key).unwrap_or_default();
+    let limit: RateLimit = view
+        .policies
+        .inbound(Kind::MeshRateLimit, &key)
+        .unwrap_or_default();
     let place = Place::inbound(destination_name(view, inbound), inbound.protocol.is_http());
     let log = access_log::of_rules(view, said(Kind::MeshAccessLog), &place);
     if !inbound.protocol.is_http() {

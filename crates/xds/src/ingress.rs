@@ -111,7 +111,11 @@ pub(crate) fn generate(view: &ProxyView<'_>, cache: &Cache, out: &mut Generated)
             .iter()
             .map(|entry| FilterChain {
                 filter_chain_match: Some(listener::sni_match(&entry.port.sni)),
-                ..listener::chain(vec![listener::zone_tcp_proxy(&entry.cluster, idle, log.clone())])
+                ..listener::chain(vec![listener::zone_tcp_proxy(
+                    &entry.cluster,
+                    idle,
+                    log.clone(),
+                )])
             })
             .collect();
         out.put(type_url::LISTENER, name, Encoded::new(&message));

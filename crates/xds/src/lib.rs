@@ -11,7 +11,8 @@
 //!
 //! Start at [`generate`] and [`ProxyView`]; each module below makes one part of a proxy: `inbound`, `outbound` with
 //! `routing`, `retry` and `balance`, `rate_limit`,
-//! `fault`, `health`, `access_log` and `trace`; `ingress`, `egress`, `transparent`, `admin`. Modules in `envoy` make single messages from
+//! `fault`, `health`, `access_log`, `trace`, `metric` and `patch`; `ingress`, `egress`, `transparent`,
+//! `dynamic_config`, `admin`. Modules in `envoy` make single messages from
 //! plain parameters.
 //!
 //! Always true: the same view gives the same bytes, whatever order its parts were learned in; a resource's version
@@ -28,6 +29,7 @@ mod cache;
 mod callers;
 mod confs;
 mod dataplane;
+mod dynamic_config;
 mod egress;
 mod encoded;
 mod envoy;
@@ -37,9 +39,11 @@ mod generate;
 mod health;
 mod inbound;
 mod ingress;
+mod metric;
 pub mod names;
 mod node;
 mod outbound;
+mod patch;
 mod rate_limit;
 mod retry;
 mod routing;

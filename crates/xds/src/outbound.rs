@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use kds_proto::envoy::config::cluster::v3::Cluster;
 use kds_proto::envoy::config::accesslog::v3::AccessLog;
+use kds_proto::envoy::config::cluster::v3::Cluster;
 use kds_proto::envoy::config::listener::v3::Filter;
 use kds_proto::envoy::config::route::v3::Route;
 use zonal_catalogue::{Outbound, Port, Protocol, Service};
@@ -24,8 +24,8 @@ use crate::envoy::listener::Share;
 use crate::envoy::{listener, metadata, routes, tls};
 use crate::health;
 use crate::node::feature;
-use crate::trace::{self, Span};
 use crate::routing::{self, Routing};
+use crate::trace::{self, Span};
 use crate::view::{Identity, ProxyView};
 
 const TAGS: &str = "io.kuma.tags";
@@ -140,7 +140,13 @@ fn filter<'a>(
         .nearest(&destination.kri)
         .map(|rule| access_log::of_conf(view, &rule.conf, &place(view, &destination)))
         .unwrap_or_default();
-    Some(listener::tcp_proxy(&destination.cluster, &shares, Some(timeouts.idle), attempts, log))
+    Some(listener::tcp_proxy(
+        &destination.cluster,
+        &shares,
+        Some(timeouts.idle),
+        attempts,
+        log,
+    ))
 }
 
 /// The clusters of backends; what the implicit backend means is named as the outbound names it.
@@ -211,7 +217,11 @@ fn manager<'a>(
     http::manager(Manager {
         stat: name.clone(),
         side: Side::Outbound,
-        filters: if remembers { vec![access_log::remember_route()] } else { Vec::new() },
+        filters: if remembers {
+            vec![access_log::remember_route()]
+        } else {
+            Vec::new()
+        },
         late_filters: Vec::new(),
         log,
         tracing: if destination.is_external() {
@@ -251,7 +261,9 @@ fn logs(
             continue;
         };
         // The identifier as it is after it was read once: without the underscore in its section.
-        let Ok(kri) = route.name.parse::<Kri>() else { continue };
+        let Ok(kri) = route.name.parse::<Kri>() else {
+            continue;
+        };
         let id = kri.to_string();
         for made in routes.iter_mut().filter(|made| *made.name == *route.name) {
             made.metadata = Some(metadata(
@@ -412,7 +424,8 @@ fn destination_cluster(
         .map(|rule| &rule.conf);
     Balance::read(conf).apply(&mut cluster);
     let check: Option<health::Conf> =
-        view.policies.outbound(Kind::MeshHealthCheck, &destination.kri, None);
+        view.policies
+            .outbound(Kind::MeshHealthCheck, &destination.kri, None);
     if let Some(check) = check {
         check.apply(&mut cluster, protocol, &view.dataplane.labels);
     }

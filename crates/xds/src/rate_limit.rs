@@ -71,7 +71,9 @@ struct Headers {
 
 impl Rate {
     fn bucket(&self) -> TokenBucket {
-        let interval = self.interval.map_or(Duration::from_secs(1), GoDuration::to_std);
+        let interval = self
+            .interval
+            .map_or(Duration::from_secs(1), GoDuration::to_std);
         TokenBucket {
             max_tokens: self.num,
             tokens_per_fill: Some(number(self.num)),
@@ -82,20 +84,32 @@ impl Rate {
 
 impl RateLimit {
     fn http(&self) -> Option<(&HttpConf, &Rate)> {
-        let conf = self.local.http.as_ref().filter(|conf| conf.disabled != Some(true))?;
-        Some((conf, conf.request_rate.as_ref().filter(|rate| rate.num > 0)?))
+        let conf = self
+            .local
+            .http
+            .as_ref()
+            .filter(|conf| conf.disabled != Some(true))?;
+        Some((
+            conf,
+            conf.request_rate.as_ref().filter(|rate| rate.num > 0)?,
+        ))
     }
 
     /// The filter that lets routes limit requests; `None` without a limit.
     pub(crate) fn http_filter(&self) -> Option<HttpFilter> {
         self.http()?;
-        let config = HttpLimit { stat_prefix: "rate_limit".to_owned(), ..HttpLimit::default() };
+        let config = HttpLimit {
+            stat_prefix: "rate_limit".to_owned(),
+            ..HttpLimit::default()
+        };
         Some(http::http_filter(HTTP, any(&config)))
     }
 
     /// Limits the requests of a route.
     pub(crate) fn limit_route(&self, route: &mut Route) {
-        let Some((conf, rate)) = self.http() else { return };
+        let Some((conf, rate)) = self.http() else {
+            return;
+        };
         let always = |key: &str| RuntimeFractionalPercent {
             runtime_key: key.to_owned(),
             ..percent::runtime(percent::fraction(100.0))
@@ -114,12 +128,18 @@ impl RateLimit {
             response_headers_to_add: routes::limit_headers(&headers.add, &headers.set),
             ..HttpLimit::default()
         };
-        route.typed_per_filter_config.insert(HTTP.to_owned(), any(&config));
+        route
+            .typed_per_filter_config
+            .insert(HTTP.to_owned(), any(&config));
     }
 
     /// The filter that limits connections.
     pub(crate) fn network_filter(&self) -> Option<Filter> {
-        let conf = self.local.tcp.as_ref().filter(|conf| conf.disabled != Some(true))?;
+        let conf = self
+            .local
+            .tcp
+            .as_ref()
+            .filter(|conf| conf.disabled != Some(true))?;
         let rate = conf.connection_rate.as_ref().filter(|rate| rate.num > 0)?;
         let config = TcpLimit {
             stat_prefix: "tcp_rate_limit".to_owned(),

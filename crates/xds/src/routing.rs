@@ -195,9 +195,16 @@ pub(crate) fn headers_for_faults(view: &ProxyView<'_>) -> Vec<HeaderValueOption>
 
 /// A proxy's labels as a header.
 pub(crate) fn labels_header(labels: &zonal_model::Labels) -> HeaderValueOption {
-    let value: String = labels.iter().map(|(key, value)| format!("&{key}={value}&")).collect();
+    let value: String = labels
+        .iter()
+        .map(|(key, value)| format!("&{key}={value}&"))
+        .collect();
     HeaderValueOption {
-        header: Some(HeaderValue { key: "x-kuma-tags".to_owned(), value, ..HeaderValue::default() }),
+        header: Some(HeaderValue {
+            key: "x-kuma-tags".to_owned(),
+            value,
+            ..HeaderValue::default()
+        }),
         ..HeaderValueOption::default()
     }
 }

@@ -117,7 +117,13 @@ impl Collector {
         };
         let clean: String = url
             .chars()
-            .map(|c| if c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '-' { c } else { '-' })
+            .map(|c| {
+                if c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '-' {
+                    c
+                } else {
+                    '-'
+                }
+            })
             .collect();
         Some(Self {
             cluster: format!("system_meshtrace_{kind}_{clean}"),
@@ -156,9 +162,16 @@ pub(crate) fn generate(view: &ProxyView<'_>, out: &mut Generated) {
             cluster::looked_up(&collector.cluster, hosts, CONNECT_TIMEOUT)
         };
         if collector.secure {
-            cluster::secure(&mut message, crate::external_tls::unverified(&collector.host));
+            cluster::secure(
+                &mut message,
+                crate::external_tls::unverified(&collector.host),
+            );
         }
-        out.put(type_url::CLUSTER, &*collector.cluster, Encoded::new(&message));
+        out.put(
+            type_url::CLUSTER,
+            &*collector.cluster,
+            Encoded::new(&message),
+        );
     }
 }
 
@@ -172,7 +185,10 @@ pub(crate) fn tracing(view: &ProxyView<'_>, span: Span<'_>) -> Option<Tracing> {
         client_sampling: percentage(&sampling.client),
         random_sampling: percentage(&sampling.random),
         custom_tags: tags(view, &conf.tags),
-        provider: conf.backends.first().and_then(|backend| backend.provider(view, span)),
+        provider: conf
+            .backends
+            .first()
+            .and_then(|backend| backend.provider(view, span)),
         ..Tracing::default()
     })
 }
@@ -204,10 +220,17 @@ fn tags(view: &ProxyView<'_>, given: &[Tag]) -> Vec<CustomTag> {
             None => literal(&tag.name, tag.literal.clone().unwrap_or_default()),
         })
         .collect();
-    let zone = view.dataplane.labels.get(labels::ZONE).cloned().unwrap_or_default();
-    for (name, value) in
-        [("kuma.mesh", view.mesh.to_owned()), ("kuma.zone", zone), ("kuma.workload", workload_kri(view))]
-    {
+    let zone = view
+        .dataplane
+        .labels
+        .get(labels::ZONE)
+        .cloned()
+        .unwrap_or_default();
+    for (name, value) in [
+        ("kuma.mesh", view.mesh.to_owned()),
+        ("kuma.zone", zone),
+        ("kuma.workload", workload_kri(view)),
+    ] {
         if !value.is_empty() && made.iter().all(|tag| tag.tag != name) {
             made.push(literal(name, value));
         }
@@ -275,8 +298,14 @@ mod tests {
     #[test]
     fn a_collector_is_named_by_its_whole_url() {
         let collector = Collector::parse("zipkin", "http://jaeger.x:9411/a").unwrap();
-        assert_eq!(collector.cluster, "system_meshtrace_zipkin_http---jaeger-x-9411-a");
-        assert_eq!((&*collector.host, collector.port, &*collector.path), ("jaeger.x", 9411, "/a"));
+        assert_eq!(
+            collector.cluster,
+            "system_meshtrace_zipkin_http---jaeger-x-9411-a"
+        );
+        assert_eq!(
+            (&*collector.host, collector.port, &*collector.path),
+            ("jaeger.x", 9411, "/a")
+        );
         assert!(Collector::parse("zipkin", "jaeger").is_none());
     }
 }

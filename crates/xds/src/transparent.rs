@@ -6,6 +6,9 @@ use std::time::Duration;
 use kds_proto::envoy::config::cluster::v3::Cluster;
 use kds_proto::envoy::config::listener::v3::{FilterChain, Listener};
 
+use serde::Deserialize;
+use zonal_model::Kind;
+
 use crate::access_log;
 use crate::encoded::{Encoded, Generated, type_url};
 use crate::envoy::{address, boolean, cluster, listener};
@@ -22,7 +25,12 @@ pub(crate) fn generate(view: &ProxyView<'_>, out: &mut Generated) {
         return;
     };
     let nowhere = cluster::nowhere(names::NO_DESTINATION, CONNECT_TIMEOUT);
-    out.put(type_url::CLUSTER, names::NO_DESTINATION, Encoded::new(&nowhere));
+    out.put(
+        type_url::CLUSTER,
+        names::NO_DESTINATION,
+        Encoded::new(&nowhere),
+    );
+    let passes = passes_unknown(view, out);
     let families: &[u8] = if redirect.ipv6 { &[4, 6] } else { &[4] };
     for &family in families {
         let any_address = if family == 4 { "0.0.0.0" } else { "::" };
@@ -35,12 +43,7 @@ pub(crate) fn generate(view: &ProxyView<'_>, out: &mut Generated) {
         let log = access_log::of_mesh(view);
         let proxy = listener::tcp_proxy_to(&name, &name, None, log);
         outbound.filter_chains = vec![listener::chain(vec![proxy])];
-        put(
-            out,
-            &name,
-            &outbound,
-            &cluster::original_destination(&name, CONNECT_TIMEOUT),
-        );
+        put_outbound(out, &name, &outbound, passes);
 
         let name = names::passthrough("inbound", family);
         let mut inbound = listener::inbound(
@@ -81,18 +84,48 @@ pub(crate) fn generate(view: &ProxyView<'_>, out: &mut Generated) {
     }
 }
 
+/// What MeshPassthrough says about destinations that the mesh does not know.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct PassthroughConf {
+    passthrough_mode: Option<String>,
+    append_match: Vec<serde::de::IgnoredAny>,
+}
+
+/// Whether connections to unknown destinations go on; without a policy they do.
+fn passes_unknown(view: &ProxyView<'_>, out: &mut Generated) -> bool {
+    let Some(rule) = &view.policies.kind(Kind::MeshPassthrough).proxy else {
+        return true;
+    };
+    let conf = PassthroughConf::deserialize(&rule.conf).unwrap_or_default();
+    if conf.passthrough_mode.as_deref() == Some("All") {
+        return true;
+    }
+    if conf.passthrough_mode.as_deref() != Some("None") && !conf.append_match.is_empty() {
+        out.problem(
+            "MeshPassthrough",
+            "matches of unknown destinations have no effect in this version; all of them are refused",
+        );
+    }
+    false
+}
+
+/// Without its cluster the listener refuses what arrives.
+fn put_outbound(out: &mut Generated, name: &str, listener: &Listener, passes: bool) {
+    out.put(type_url::LISTENER, name, Encoded::new(listener));
+    if passes {
+        let cluster = cluster::original_destination(name, CONNECT_TIMEOUT);
+        out.put(type_url::CLUSTER, name, Encoded::new(&cluster));
+    }
+}
+
 fn put(out: &mut Generated, name: &str, listener: &Listener, cluster: &Cluster) {
     out.put(type_url::LISTENER, name, Encoded::new(listener));
     out.put(type_url::CLUSTER, name, Encoded::new(cluster));
 }
 
 fn open_chain(name: &str) -> FilterChain {
-    listener::chain(vec![listener::tcp_proxy_to(
-        name,
-        name,
-        None,
-        Vec::new(),
-    )])
+    listener::chain(vec![listener::tcp_proxy_to(name, name, None, Vec::new())])
 }
 
 fn port_chain(name: &str, port: u16) -> FilterChain {

@@ -43,7 +43,8 @@ pub(crate) fn load_assignment(
     hosts: &[Host],
     overprovisioning: Option<u32>,
 ) -> ClusterLoadAssignment {
-    let mut groups: BTreeMap<(&Option<String>, &Option<String>, u32), Vec<&Host>> = BTreeMap::new();
+    type Group<'a> = (&'a Option<String>, &'a Option<String>, u32);
+    let mut groups: BTreeMap<Group<'_>, Vec<&Host>> = BTreeMap::new();
     for host in hosts {
         groups
             .entry((&host.zone, &host.sub_zone, host.priority))

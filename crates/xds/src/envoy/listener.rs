@@ -10,7 +10,9 @@ use kds_proto::envoy::config::listener::v3::{
 use kds_proto::envoy::extensions::filters::listener::tls_inspector::v3::TlsInspector;
 use kds_proto::envoy::extensions::filters::network::tcp_proxy::v3::{
     TcpProxy,
-    tcp_proxy::{ClusterSpecifier, TcpAccessLogOptions, WeightedCluster, weighted_cluster::ClusterWeight},
+    tcp_proxy::{
+        ClusterSpecifier, TcpAccessLogOptions, WeightedCluster, weighted_cluster::ClusterWeight,
+    },
 };
 use pbjson_types::Any;
 
@@ -151,7 +153,16 @@ pub(crate) fn tcp_proxy_to(
     idle: Option<Duration>,
     log: Vec<AccessLog>,
 ) -> Filter {
-    tcp_proxy(stat, &[Share { cluster: cluster.to_owned(), weight: 1 }], idle, None, log)
+    tcp_proxy(
+        stat,
+        &[Share {
+            cluster: cluster.to_owned(),
+            weight: 1,
+        }],
+        idle,
+        None,
+        log,
+    )
 }
 
 /// [`tcp_proxy_to`] in a zone proxy, whose connections live long: they are logged when they begin, too.

@@ -98,8 +98,12 @@ fn matcher(fields: Vec<FieldMatcher>) -> Matcher {
 
 /// A matcher that does `action` with whatever `callers` does not match.
 pub(crate) fn unless(callers: &CallerMatch, name: &str, action: pbjson_types::Any) -> Matcher {
-    let Some(predicate) = caller(callers) else { return Matcher::default() };
-    let negated = Predicate { match_type: Some(MatchType::NotMatcher(Box::new(predicate))) };
+    let Some(predicate) = caller(callers) else {
+        return Matcher::default();
+    };
+    let negated = Predicate {
+        match_type: Some(MatchType::NotMatcher(Box::new(predicate))),
+    };
     Matcher {
         on_no_match: None,
         matcher_type: Some(MatcherType::MatcherList(MatcherList {

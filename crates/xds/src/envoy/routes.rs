@@ -63,10 +63,15 @@ fn to_cluster(cluster: &str) -> RouteAction {
 
 /// Requests below `path` go to `cluster` with the same path; timeouts are Envoy's own.
 pub(crate) fn prefix_rewritten(path: &str, cluster: &str) -> Route {
+    rewritten(path, path, cluster)
+}
+
+/// Requests below `path` go to `cluster` as requests below `to`; timeouts are Envoy's own.
+pub(crate) fn rewritten(path: &str, to: &str, cluster: &str) -> Route {
     Route {
         r#match: Some(prefix(path)),
         action: Some(Action::Route(RouteAction {
-            prefix_rewrite: path.to_owned(),
+            prefix_rewrite: to.to_owned(),
             ..to_cluster(cluster)
         })),
         ..Route::default()
@@ -279,9 +284,14 @@ pub(crate) fn limit_headers(
             })
             .collect::<Vec<_>>()
     };
-    let added = add.iter().flat_map(|h| pieces(h, HeaderAppendAction::AppendIfExistsOrAdd));
+    let added = add
+        .iter()
+        .flat_map(|h| pieces(h, HeaderAppendAction::AppendIfExistsOrAdd));
     added
-        .chain(set.iter().flat_map(|h| pieces(h, HeaderAppendAction::OverwriteIfExistsOrAdd)))
+        .chain(
+            set.iter()
+                .flat_map(|h| pieces(h, HeaderAppendAction::OverwriteIfExistsOrAdd)),
+        )
         .collect()
 }
 

@@ -14,7 +14,7 @@ use zonal_xds::{
 };
 
 /// Resources of mesh `default` in zone `east`, and which proxy is meant.
-pub struct World {
+pub(crate) struct World {
     resources: Vec<Resource>,
     proxy: String,
     features: Vec<String>,
@@ -22,7 +22,7 @@ pub struct World {
 
 impl World {
     /// The first document says `proxy` and `features`; the others are resources as a person writes them.
-    pub fn read(text: &str) -> Self {
+    pub(crate) fn read(text: &str) -> Self {
         let mut documents = yaml::documents(text)
             .expect("the input is YAML")
             .into_iter();
@@ -40,12 +40,12 @@ impl World {
     }
 
     /// The same resources, learned in the opposite order.
-    pub fn reversed(mut self) -> Self {
+    pub(crate) fn reversed(mut self) -> Self {
         self.resources.reverse();
         self
     }
 
-    pub fn generate(&self, cache: &Cache) -> Generated {
+    pub(crate) fn generate(&self, cache: &Cache) -> Generated {
         let catalogue = MeshCatalogue::of("default", "east", &self.resources);
         let record = self
             .resources
@@ -67,6 +67,8 @@ impl World {
             .outbounds(&catalogue, mode);
         let trust = self.trust();
         let node = Node {
+            name: self.proxy.clone(),
+            work_dir: "/run/zonal".to_owned(),
             features: self.features.iter().cloned().collect(),
             ..Node::default()
         };
@@ -156,7 +158,7 @@ fn resource(document: &Value) -> Resource {
 }
 
 /// Everything as JSON: section, name, resource.
-pub fn rendered(generated: &Generated, names: FieldNames) -> Value {
+pub(crate) fn rendered(generated: &Generated, names: FieldNames) -> Value {
     let mut sections = Map::new();
     for (section, url) in [
         ("clusters", type_url::CLUSTER),

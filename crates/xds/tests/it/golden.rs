@@ -1,20 +1,11 @@
 //! Small meshes and what one of their proxies is told. `UPDATE=1` writes what is generated into `want.yaml`.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing
-)]
-
-mod world;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::world::{World, rendered};
 use kds_proto::reflect::FieldNames;
 use serde_json::Value;
-use world::{World, rendered};
 use zonal_model::yaml;
 use zonal_xds::Cache;
 
