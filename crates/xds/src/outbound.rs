@@ -51,30 +51,93 @@ impl Destination<'_> {
 pub(crate) fn generate(view: &ProxyView<'_>, cache: &Cache, out: &mut Generated) {
     let mut destinations: BTreeMap<String, Destination<'_>> = BTreeMap::new();
     for outbound in view.outbounds {
-        let mut used = Vec::new();
-        let Some(filter) = filter(view, outbound, &mut used) else {
-            out.problem(
-                outbound.kri.to_string(),
-                "its routes lead nowhere; it gets no listener until a backendRef of them resolves",
-            );
-            continue;
-        };
-        for destination in used {
-            destinations
-                .entry(destination.cluster.clone())
-                .or_insert(destination);
-        }
         let name = outbound.kri.to_string();
         // Several virtual addresses of one service: the first keeps the plain name.
         let mut unique = name.clone();
         if out.contains(type_url::LISTENER, &unique) {
             unique = format!("{name}_{}", crate::names::stat(&outbound.address));
         }
-        let encoded = Encoded::new(&outbound_listener(view, outbound, &unique, &name, filter));
-        out.put(type_url::LISTENER, unique, cache.intern(encoded));
+        let mut used = Vec::new();
+        let encoded = if routed_or_observed(view, &outbound.destination()) {
+            let Some(filter) = filter(view, outbound, &mut used) else {
+                out.problem(
+                    name,
+                    "its routes lead nowhere; it gets no listener until a backendRef of them resolves",
+                );
+                continue;
+            };
+            let listener = outbound_listener(view, outbound, &unique, &name, filter);
+            cache.intern(Encoded::new(&listener))
+        } else {
+            used.push(implicit(outbound));
+            plain(view, cache, outbound, &unique, &name)
+        };
+        for destination in used {
+            destinations
+                .entry(destination.cluster.clone())
+                .or_insert(destination);
+        }
+        out.put(type_url::LISTENER, unique, encoded);
     }
     for destination in destinations.values() {
         put_destination(view, cache, destination, out);
+    }
+}
+
+/// Whether more than limits is said about a destination: then its listener depends on other services, or on the proxy.
+fn routed_or_observed(view: &ProxyView<'_>, destination: &Kri) -> bool {
+    [Kind::MeshHTTPRoute, Kind::MeshTCPRoute, Kind::MeshAccessLog]
+        .into_iter()
+        .any(|kind| view.policies.kind(kind).nearest(destination).is_some())
+        || view.policies.kind(Kind::MeshTrace).proxy.is_some()
+        || view.faults_exist
+}
+
+/// The listener of an outbound that leads to its service and nowhere else: replicas of a caller share it.
+fn plain(
+    view: &ProxyView<'_>,
+    cache: &Cache,
+    outbound: &Outbound,
+    unique: &str,
+    name: &str,
+) -> Encoded {
+    let destination = outbound.destination();
+    let said = |kind| {
+        view.policies
+            .kind(kind)
+            .nearest(&destination)
+            .map(|rule| &rule.conf)
+    };
+    let input = (
+        (unique, name, &outbound.address, outbound.port),
+        outbound.service_port.protocol,
+        (
+            view.redirect().is_some(),
+            view.node.has(feature::BIND_OUTBOUNDS),
+            view.node.ipv6_enabled,
+        ),
+        (
+            said(Kind::MeshTimeout),
+            said(Kind::MeshRetry),
+            said(Kind::MeshLoadBalancingStrategy),
+        ),
+    );
+    cache.get_or_build("outbound listener", &input, || {
+        // The destination itself always resolves, so there always is a filter.
+        let filters = filter(view, outbound, &mut Vec::new());
+        let mut listener = outbound_listener(view, outbound, unique, name, Filter::default());
+        listener.filter_chains = vec![listener::chain(filters.into_iter().collect())];
+        Encoded::new(&listener)
+    })
+}
+
+/// What an outbound leads to where no route says otherwise.
+fn implicit(outbound: &Outbound) -> Destination<'_> {
+    Destination {
+        cluster: outbound.kri.to_string(),
+        kri: outbound.destination(),
+        service: &outbound.service,
+        port: &outbound.service_port,
     }
 }
 
@@ -103,12 +166,7 @@ fn filter<'a>(
     outbound: &'a Outbound,
     used: &mut Vec<Destination<'a>>,
 ) -> Option<Filter> {
-    let destination = Destination {
-        cluster: outbound.kri.to_string(),
-        kri: outbound.destination(),
-        service: &outbound.service,
-        port: &outbound.service_port,
-    };
+    let destination = implicit(outbound);
     let http = destination.port.protocol.is_http();
     // A route for connections, where none speaks about requests, makes the port one of bytes.
     let as_bytes = !http
