@@ -1,17 +1,16 @@
-//! Timeouts of an inbound that hold for certain callers only.
+//! Settings of an inbound that hold for certain callers only.
 //!
 //! A filter chain cannot tell callers apart, routes can: the connection's peer is written into the filter state when the
 //! handshake is done, and each rule gets a copy of the route that matches on it.
 
 use std::cmp::Reverse;
-use std::time::Duration;
 
 use kds_proto::envoy::config::core::v3::{
     DataSource, SubstitutionFormatString, data_source::Specifier,
     substitution_format_string::Format,
 };
 use kds_proto::envoy::config::listener::v3::Filter;
-use kds_proto::envoy::config::route::v3::{Route, route::Action};
+use kds_proto::envoy::config::route::v3::Route;
 use kds_proto::envoy::extensions::filters::common::set_filter_state::v3::FilterStateValue;
 use kds_proto::envoy::extensions::filters::common::set_filter_state::v3::filter_state_value::{
     Key, Value as StateValue,
@@ -20,103 +19,153 @@ use kds_proto::envoy::extensions::filters::network::set_filter_state::v3::Config
 use kds_proto::envoy::r#type::matcher::v3::{
     FilterStateMatcher, StringMatcher, filter_state_matcher, string_matcher::MatchPattern,
 };
-use serde::Deserialize;
+use serde_json::Value;
 use zonal_policy::InboundRule;
-use zonal_policy::conf::{Match, SpiffeMatchKind, TimeoutConf};
+use zonal_policy::conf::{Match, SpiffeMatchKind};
 
-use crate::envoy::{any, duration, listener};
+use crate::confs::patch;
+use crate::envoy::{any, listener};
 
 const FILTER: &str = "envoy.filters.network.set_filter_state";
-const CALLER_KEY: &str = "kuma.mesh_timeout.match.spiffe_id";
-const SNI_KEY: &str = "kuma.mesh_timeout.match.sni";
 
-/// Rules about callers, most specific first.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct CallerTimeouts {
-    rules: Vec<(Match, Limits)>,
+/// Rules about callers, most specific first, each with everything that holds for those it matches.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Callers {
+    /// Before the keys of the filter state.
+    namespace: &'static str,
+    rules: Vec<(Match, Value)>,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Limits {
-    request: Option<Duration>,
-    stream_idle: Option<Duration>,
-}
+impl Callers {
+    /// Nobody.
+    pub(crate) const fn none(namespace: &'static str) -> Self {
+        Self {
+            namespace,
+            rules: Vec::new(),
+        }
+    }
 
-impl CallerTimeouts {
-    /// Takes the rules that name callers and say something about requests.
-    pub(crate) fn of(rules: &[InboundRule]) -> Self {
-        let mut said: Vec<(Match, Limits)> = rules
+    /// Takes the rules that name callers and are `relevant`; `base` holds for everybody.
+    pub(crate) fn of(
+        namespace: &'static str,
+        rules: &[InboundRule],
+        relevant: impl Fn(&Value) -> bool,
+        base: Option<&Value>,
+    ) -> Self {
+        let mut said: Vec<(&Match, &Value)> = rules
             .iter()
             .filter_map(|rule| {
                 let matches = rule
                     .matches
-                    .clone()
+                    .as_ref()
                     .filter(|matches| matches.spiffe_id.is_some())?;
-                let http = TimeoutConf::deserialize(&*rule.conf).ok()?.http?;
-                let limits = Limits {
-                    request: http.request_timeout,
-                    stream_idle: http.stream_idle_timeout,
-                };
-                (limits != Limits::default()).then_some((matches, limits))
+                relevant(&rule.conf).then_some((matches, &*rule.conf))
             })
             .collect();
         said.sort_by_key(|(matches, _)| specificity(matches));
         let mut distinct: Vec<&Match> = Vec::new();
         for (matches, _) in &said {
-            if !distinct.contains(&matches) {
+            if !distinct.contains(matches) {
                 distinct.push(matches);
             }
         }
         let rules = distinct
             .into_iter()
             .map(|of| {
-                let mut merged = Limits::default();
+                let mut merged = base
+                    .cloned()
+                    .unwrap_or_else(|| Value::Object(serde_json::Map::new()));
                 // Least specific first, so that the more specific overrides.
-                for (_, limits) in said.iter().rev().filter(|(wider, _)| subsumes(wider, of)) {
-                    merged.request = limits.request.or(merged.request);
-                    merged.stream_idle = limits.stream_idle.or(merged.stream_idle);
+                for (_, conf) in said.iter().rev().filter(|(wider, _)| subsumes(wider, of)) {
+                    patch(&mut merged, conf);
                 }
                 (of.clone(), merged)
             })
             .collect();
-        Self { rules }
+        Self { namespace, rules }
     }
 
-    /// The filter that writes down who calls; `None` without rules.
-    pub(crate) fn filter(&self) -> Option<Filter> {
+    /// The conf of some rule.
+    pub(crate) fn any(&self) -> Option<&Value> {
+        self.rules.first().map(|(_, conf)| conf)
+    }
+
+    fn caller_key(&self) -> String {
+        format!("{}.match.spiffe_id", self.namespace)
+    }
+
+    fn sni_key(&self) -> String {
+        format!("{}.match.sni", self.namespace)
+    }
+
+    /// What has to be written down of a connection.
+    fn states(&self) -> Vec<FilterStateValue> {
         if self.rules.is_empty() {
-            return None;
+            return Vec::new();
         }
-        let mut values = vec![state(CALLER_KEY, "%DOWNSTREAM_PEER_URI_SAN%")];
+        let mut values = vec![state(&self.caller_key(), "%DOWNSTREAM_PEER_URI_SAN%")];
         if self.rules.iter().any(|(matches, _)| matches.sni.is_some()) {
-            values.push(state(SNI_KEY, "%REQUESTED_SERVER_NAME%"));
+            values.push(state(&self.sni_key(), "%REQUESTED_SERVER_NAME%"));
         }
-        let config = Config {
-            on_downstream_tls_handshake: values,
-            ..Config::default()
-        };
-        Some(listener::filter(FILTER, any(&config)))
+        values
     }
 
-    /// A copy of `route` per rule, then the route itself.
-    pub(crate) fn routes(&self, route: &Route) -> Vec<Route> {
-        let copies = self.rules.iter().map(|(matches, limits)| {
-            let mut copy = route.clone();
-            if let Some(request) = &mut copy.r#match {
-                request.filter_state.extend(state_matchers(matches));
-            }
-            if let Some(Action::Route(action)) = &mut copy.action {
-                if let Some(timeout) = limits.request {
-                    action.timeout = Some(duration(timeout));
+    /// A copy of each route per rule, changed by the rule's conf, then the route itself.
+    pub(crate) fn routes(
+        &self,
+        routes: &[Route],
+        change: impl Fn(&mut Route, &Value),
+    ) -> Vec<Route> {
+        let mut made = Vec::new();
+        for route in routes {
+            for (matches, conf) in &self.rules {
+                let mut copy = route.clone();
+                if let Some(request) = &mut copy.r#match {
+                    request.filter_state.extend(self.matchers(matches));
                 }
-                if let Some(timeout) = limits.stream_idle {
-                    action.idle_timeout = Some(duration(timeout));
-                }
+                change(&mut copy, conf);
+                made.push(copy);
             }
-            copy
-        });
-        copies.chain([route.clone()]).collect()
+            made.push(route.clone());
+        }
+        made
     }
+
+    fn matchers(&self, of: &Match) -> impl Iterator<Item = FilterStateMatcher> + use<> {
+        let matcher = |key: String, pattern| FilterStateMatcher {
+            key,
+            matcher: Some(filter_state_matcher::Matcher::StringMatch(StringMatcher {
+                match_pattern: Some(pattern),
+                ..StringMatcher::default()
+            })),
+        };
+        let caller = of.spiffe_id.as_ref().map(|id| {
+            let value = id.value.clone();
+            let pattern = match id.kind {
+                SpiffeMatchKind::Exact => MatchPattern::Exact(value),
+                SpiffeMatchKind::Prefix => MatchPattern::Prefix(value),
+            };
+            matcher(self.caller_key(), pattern)
+        });
+        let sni = of
+            .sni
+            .as_ref()
+            .map(|sni| matcher(self.sni_key(), MatchPattern::Exact(sni.value.clone())));
+        caller.into_iter().chain(sni)
+    }
+}
+
+/// The filter that writes down who calls, for all policies that want to know; `None` when none does.
+pub(crate) fn filter(of: &[&Callers]) -> Option<Filter> {
+    let values: Vec<FilterStateValue> = of.iter().flat_map(|callers| callers.states()).collect();
+    if values.is_empty() {
+        return None;
+    }
+    let config = Config {
+        on_downstream_tls_handshake: values,
+        ..Config::default()
+    };
+    Some(listener::filter(FILTER, any(&config)))
 }
 
 /// Exact before prefix, with a server name before without, longer prefixes before shorter ones.
@@ -165,29 +214,6 @@ fn state(key: &str, format: &str) -> FilterStateValue {
         })),
         ..FilterStateValue::default()
     }
-}
-
-fn state_matchers(of: &Match) -> impl Iterator<Item = FilterStateMatcher> {
-    let matcher = |key: &str, pattern| FilterStateMatcher {
-        key: key.to_owned(),
-        matcher: Some(filter_state_matcher::Matcher::StringMatch(StringMatcher {
-            match_pattern: Some(pattern),
-            ..StringMatcher::default()
-        })),
-    };
-    let caller = of.spiffe_id.as_ref().map(|id| {
-        let value = id.value.clone();
-        let pattern = match id.kind {
-            SpiffeMatchKind::Exact => MatchPattern::Exact(value),
-            SpiffeMatchKind::Prefix => MatchPattern::Prefix(value),
-        };
-        matcher(CALLER_KEY, pattern)
-    });
-    let sni = of
-        .sni
-        .as_ref()
-        .map(|sni| matcher(SNI_KEY, MatchPattern::Exact(sni.value.clone())));
-    caller.into_iter().chain(sni)
 }
 
 #[cfg(test)]

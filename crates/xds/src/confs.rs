@@ -107,8 +107,8 @@ fn is_about(rule: &InboundRule, sni: &str) -> bool {
     })
 }
 
-/// JSON merge patch.
-fn patch(target: &mut Value, with: &Value) {
+/// JSON merge patch; nothing is ever taken out.
+pub(crate) fn patch(target: &mut Value, with: &Value) {
     match (target, with) {
         (Value::Object(target), Value::Object(with)) => {
             for (name, value) in with {

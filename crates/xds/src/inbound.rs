@@ -5,12 +5,14 @@ use std::time::Duration;
 use kds_proto::envoy::config::listener::v3::{Filter, FilterChain, Listener};
 use kds_proto::envoy::config::route::v3::{Route, route::Action};
 use serde::Deserialize;
+use serde_json::Value;
 use zonal_catalogue::Protocol;
 use zonal_model::{Kind, Kri, labels};
 use zonal_policy::InboundKey;
+use zonal_policy::conf::TimeoutConf;
 
 use crate::access_log::{self, Place};
-use crate::callers::CallerTimeouts;
+use crate::callers::{self, Callers};
 use crate::confs::{PermissionRule, Permissions, Timeouts};
 use crate::dataplane::Inbound;
 use crate::encoded::{Encoded, Generated, type_url};
@@ -257,10 +259,8 @@ fn filters(
         port: inbound.port,
     };
     let said = |kind| view.policies.kind(kind).inbound_rules(&key);
-    let limit: RateLimit = view
-        .policies
-        .inbound(Kind::MeshRateLimit, &key)
-        .unwrap_or_default();
+    let base_limit: Option<Value> = view.policies.inbound(Kind::MeshRateLimit, &key);
+    let limit = base_limit.as_ref().map(RateLimit::read).unwrap_or_default();
     let place = Place::inbound(destination_name(view, inbound), inbound.protocol.is_http());
     let log = access_log::of_rules(view, said(Kind::MeshAccessLog), &place);
     if !inbound.protocol.is_http() {
@@ -273,13 +273,25 @@ fn filters(
             .collect();
     }
     // Without TLS nobody knows who calls.
-    let callers = match permissions {
-        Some(_) => CallerTimeouts::of(said(Kind::MeshTimeout)),
-        None => CallerTimeouts::default(),
+    let (limited, timed) = match permissions {
+        Some(_) => (
+            Callers::of(
+                LIMITS,
+                said(Kind::MeshRateLimit),
+                RateLimit::limits_http,
+                base_limit.as_ref(),
+            ),
+            Callers::of(TIMEOUTS, said(Kind::MeshTimeout), limits_requests, None),
+        ),
+        None => (Callers::none(LIMITS), Callers::none(TIMEOUTS)),
     };
     let mut everything = route(name, timeouts);
     limit.limit_route(&mut everything);
-    let mut configuration = routes::configuration(name, name, callers.routes(&everything));
+    let per_limit = limited.routes(&[everything], |route, conf| {
+        RateLimit::read(conf).limit_route(route);
+    });
+    let per_timeout = timed.routes(&per_limit, change_timeouts);
+    let mut configuration = routes::configuration(name, name, per_timeout);
     configuration
         .request_headers_to_remove
         .push(INTERNAL_HEADER.to_owned());
@@ -289,7 +301,11 @@ fn filters(
         filters: permissions.map(rbac::http_filter).into_iter().collect(),
         late_filters: fault::filters(said(Kind::MeshFaultInjection))
             .into_iter()
-            .chain(limit.http_filter())
+            .chain(limit.http_filter().or_else(|| {
+                limited
+                    .any()
+                    .and_then(|conf| RateLimit::read(conf).http_filter())
+            }))
             .collect(),
         log,
         tracing: trace::tracing(view, Span::Inbound),
@@ -298,12 +314,40 @@ fn filters(
         internal: internal_ranges(view.node.ipv6_enabled),
         request_headers_timeout: timeouts.request_headers,
     });
-    callers
-        .filter()
+    callers::filter(&[&limited, &timed])
         .into_iter()
         .chain(limit.network_filter())
         .chain([manager])
         .collect()
+}
+
+const LIMITS: &str = "kuma.mesh_rate_limit";
+const TIMEOUTS: &str = "kuma.mesh_timeout";
+
+/// Whether a MeshTimeout conf says something about requests.
+fn limits_requests(conf: &Value) -> bool {
+    TimeoutConf::deserialize(conf)
+        .ok()
+        .and_then(|conf| conf.http)
+        .is_some_and(|http| http.request_timeout.is_some() || http.stream_idle_timeout.is_some())
+}
+
+/// Only the members that are set change a route.
+fn change_timeouts(route: &mut Route, conf: &Value) {
+    let Some(http) = TimeoutConf::deserialize(conf)
+        .ok()
+        .and_then(|conf| conf.http)
+    else {
+        return;
+    };
+    if let Some(Action::Route(action)) = &mut route.action {
+        if let Some(timeout) = http.request_timeout {
+            action.timeout = Some(duration(timeout));
+        }
+        if let Some(timeout) = http.stream_idle_timeout {
+            action.idle_timeout = Some(duration(timeout));
+        }
+    }
 }
 
 /// What access logs call the inbound: the proxy's identifier with its name, or the workload where it has none.

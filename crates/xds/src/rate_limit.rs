@@ -10,6 +10,7 @@ use kds_proto::envoy::extensions::filters::network::http_connection_manager::v3:
 use kds_proto::envoy::extensions::filters::network::local_ratelimit::v3::LocalRateLimit as TcpLimit;
 use kds_proto::envoy::r#type::v3::{HttpStatus, TokenBucket};
 use serde::Deserialize;
+use serde_json::Value;
 use zonal_model::GoDuration;
 use zonal_policy::conf::HeaderValue;
 
@@ -83,6 +84,16 @@ impl Rate {
 }
 
 impl RateLimit {
+    /// Reads a conf; what cannot be read limits nothing.
+    pub(crate) fn read(conf: &Value) -> Self {
+        Self::deserialize(conf).unwrap_or_default()
+    }
+
+    /// Whether a conf says something about requests.
+    pub(crate) fn limits_http(conf: &Value) -> bool {
+        Self::read(conf).local.http.is_some()
+    }
+
     fn http(&self) -> Option<(&HttpConf, &Rate)> {
         let conf = self
             .local
@@ -108,6 +119,8 @@ impl RateLimit {
     /// Limits the requests of a route.
     pub(crate) fn limit_route(&self, route: &mut Route) {
         let Some((conf, rate)) = self.http() else {
+            // For some callers a limit that holds for others may be lifted.
+            route.typed_per_filter_config.remove(HTTP);
             return;
         };
         let always = |key: &str| RuntimeFractionalPercent {
