@@ -244,6 +244,11 @@ pub fn answer(bootstrap: &Value, dataplane: &Dataplane) -> Value {
 }
 
 /// A Unix socket in the work folder; the system allows no more than about a hundred bytes.
+///
+/// ```
+/// use zonal_xds::bootstrap::socket_path;
+/// assert_eq!(socket_path("/run/zonal", "kuma-envoy-admin"), "/run/zonal/kuma-envoy-admin.sock");
+/// ```
 #[must_use]
 pub fn socket_path(work_dir: &str, base: &str) -> String {
     const BYTES_MAX: usize = 98;

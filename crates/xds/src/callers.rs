@@ -85,9 +85,9 @@ impl Callers {
         Self { namespace, rules }
     }
 
-    /// The conf of some rule.
-    pub(crate) fn any(&self) -> Option<&Value> {
-        self.rules.first().map(|(_, conf)| conf)
+    /// The conf of each rule.
+    pub(crate) fn confs(&self) -> impl Iterator<Item = &Value> {
+        self.rules.iter().map(|(_, conf)| conf)
     }
 
     fn caller_key(&self) -> String {

@@ -74,6 +74,14 @@ impl Dataplane {
 
     /// Reads a Dataplane's spec.
     ///
+    /// ```
+    /// use zonal_model::{Json, Labels};
+    /// let spec = r#"{"networking":{"address":"10.0.0.1","inbound":[{"port":80,"servicePort":8080}]}}"#;
+    /// let read = zonal_xds::Dataplane::from_spec(&Json::parse(spec)?, &Labels::new())?;
+    /// assert_eq!(read.inbounds[0].workload_port, 8080);
+    /// # Ok::<(), serde_json::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// It is not one.
     pub fn from_spec(spec: &Json, labels: &Labels) -> Result<Self, serde_json::Error> {

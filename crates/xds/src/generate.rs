@@ -89,6 +89,13 @@ pub fn generate_native_ingress(view: &ProxyView<'_>, cache: &Cache) -> Generated
 }
 
 /// The secret with a proxy's certificate and key, under the identity's name.
+///
+/// ```
+/// let (chain, key) = (bytes::Bytes::from("chain"), bytes::Bytes::from("key"));
+/// let once = zonal_xds::identity_secret("kri_mid_default___identity_", &chain, &key);
+/// let again = zonal_xds::identity_secret("kri_mid_default___identity_", &chain, &key);
+/// assert_eq!(once.version, again.version);
+/// ```
 #[must_use]
 pub fn identity_secret(name: &str, chain_pem: &Bytes, key_pem: &Bytes) -> Encoded {
     Encoded::new(&tls::identity_secret(name, chain_pem, key_pem))

@@ -303,8 +303,8 @@ fn filters(
             .into_iter()
             .chain(limit.http_filter().or_else(|| {
                 limited
-                    .any()
-                    .and_then(|conf| RateLimit::read(conf).http_filter())
+                    .confs()
+                    .find_map(|conf| RateLimit::read(conf).http_filter())
             }))
             .collect(),
         log,

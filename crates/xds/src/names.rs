@@ -40,6 +40,10 @@ pub fn passthrough(direction: &str, family: u8) -> String {
 }
 
 /// A name as a part of statistic names: every character outside letters, digits, `_` and `-` becomes `_`.
+///
+/// ```
+/// assert_eq!(zonal_xds::names::stat("kri_msvc_default_east__a.b_80"), "kri_msvc_default_east__a_b_80");
+/// ```
 #[must_use]
 pub fn stat(name: &str) -> String {
     name.chars()
