@@ -11,3 +11,4 @@
 //! Deliberately absent: the cases themselves, which are not ours to ship. No crate depends on this one outside of tests.
 
 pub mod conformance;
+pub mod federation;

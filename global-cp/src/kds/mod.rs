@@ -147,7 +147,6 @@ impl Kds {
     }
 
     /// The gRPC services, to be served on the listener for zones.
-    #[must_use]
     pub fn routes(&self) -> axum::Router {
         let service = || service::Service(Arc::clone(&self.shared));
         let gzip = CompressionEncoding::Gzip;
