@@ -209,7 +209,11 @@ impl Publisher {
         let shape = self.shape();
         let skip = &self.encodings.border().skip_prefixes;
         let name = |resource: &Resource| wire::wire_name(&shape.far_key(resource, skip));
-        let old_name = old.map(|stored| name(&stored.resource));
+        // What never crossed must not be withdrawn: a copy from elsewhere may have, on the far side, the name of an own
+        // resource.
+        let old_name = old
+            .filter(|stored| self.may_cross(&stored.resource, &|_| true))
+            .map(|stored| name(&stored.resource));
         let offer = new
             .filter(|stored| self.crosses(&stored.resource, to))
             .and_then(|stored| {
@@ -259,13 +263,16 @@ impl Publisher {
     }
 
     fn crosses(&self, resource: &Resource, to: &Snapshot) -> bool {
+        self.may_cross(resource, &|zone| is_enabled(to, zone))
+    }
+
+    fn may_cross(&self, resource: &Resource, is_enabled: &dyn Fn(&str) -> bool) -> bool {
         match &self.direction {
             Direction::Down { zone, features } => {
-                let is_enabled = |zone: &str| is_enabled(to, zone);
                 let receiver = Receiver {
                     zone,
                     features: *features,
-                    is_enabled: &is_enabled,
+                    is_enabled,
                 };
                 self.encodings.border().crosses_down(resource, &receiver)
             }
