@@ -36,6 +36,9 @@ pub(crate) fn generate(view: &ProxyView<'_>, out: &mut Generated) {
         );
         return;
     };
+    if !out.claim(&view.dataplane.address, port, names::ADMIN) {
+        return;
+    }
     let readiness = endpoints::fixed(
         names::READINESS,
         address::socket(admin_address, u32::from(readiness_port)),

@@ -171,6 +171,9 @@ fn put_listener(
         return;
     }
     let name = names::zone_egress(&zone_listener.section);
+    if !out.claim(&zone_listener.address, zone_listener.port, &name) {
+        return;
+    }
     let key = InboundKey {
         address: zone_listener.address.as_str().into(),
         port: zone_listener.port,

@@ -57,6 +57,8 @@ impl Encoded {
 pub struct Generated {
     resources: BTreeMap<&'static str, BTreeMap<Arc<str>, Encoded>>,
     problems: Vec<Problem>,
+    /// Which listener has an address and port already.
+    taken: BTreeMap<(String, u16), String>,
 }
 
 /// Something that was left out of a proxy's configuration, and why.
@@ -115,6 +117,31 @@ impl Generated {
 
     pub(crate) fn contains(&self, type_url: &str, name: &str) -> bool {
         self.get(type_url, name).is_some()
+    }
+
+    /// Whether a listener can have an address. An Envoy refuses names, and a second listener at the same place.
+    pub(crate) fn claim(&mut self, address: &str, port: u16, name: &str) -> bool {
+        if address.parse::<std::net::IpAddr>().is_err() {
+            self.problem(
+                name,
+                format!("`{address}` is no IP address; it gets no listener"),
+            );
+            return false;
+        }
+        match self.taken.get(&(address.to_owned(), port)) {
+            None => {
+                self.taken
+                    .insert((address.to_owned(), port), name.to_owned());
+                true
+            }
+            Some(first) => {
+                let text = format!(
+                    "{address}:{port} belongs to {first} already; it gets no listener. Give it another address or port"
+                );
+                self.problem(name, text);
+                false
+            }
+        }
     }
 
     pub(crate) fn problem(&mut self, about: impl Into<String>, text: impl Into<String>) {

@@ -39,11 +39,12 @@ const SUPPORTED: [Kind; 16] = [
 #[must_use]
 pub fn generate(view: &ProxyView<'_>, cache: &Cache) -> Generated {
     let mut out = Generated::default();
-    admin::generate(view, &mut out);
-    transparent::generate(view, &mut out);
+    // Of two listeners at one place the first stays: what the user asked for before what we add.
     inbound::generate(view, &mut out);
     ingress::generate(view, cache, &mut out);
     egress::generate(view, &mut out);
+    admin::generate(view, &mut out);
+    transparent::generate(view, &mut out);
     outbound::generate(view, cache, &mut out);
     trace::generate(view, &mut out);
     access_log::name_unsupported(view, &mut out);

@@ -54,6 +54,9 @@ pub(crate) fn generate(view: &ProxyView<'_>, out: &mut Generated) {
             continue;
         }
         let name = names::inbound(&inbound.section);
+        if !out.claim(&inbound.address, inbound.port, &name) {
+            continue;
+        }
         let key = InboundKey {
             address: inbound.address.as_str().into(),
             port: inbound.port,

@@ -91,6 +91,9 @@ pub(crate) fn generate(view: &ProxyView<'_>, cache: &Cache, out: &mut Generated)
     }
     for zone_listener in listeners {
         let name = names::zone_ingress(&zone_listener.section);
+        if !out.claim(&zone_listener.address, zone_listener.port, &name) {
+            continue;
+        }
         let key = InboundKey {
             address: zone_listener.address.as_str().into(),
             port: zone_listener.port,

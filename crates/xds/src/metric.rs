@@ -193,6 +193,14 @@ fn put_prometheus(view: &ProxyView<'_>, backend: &Prometheus, out: &mut Generate
         })
         .collect();
     let name = format!("system_meshmetric_prometheus_{clean}");
+    let port = if backend.port == 0 {
+        5670
+    } else {
+        backend.port
+    };
+    if !out.claim(&view.dataplane.address, port, &name) {
+        return;
+    }
     let socket = socket_path(
         &view.node.work_dir,
         &format!("kuma-mh-{}-{}", view.node.name, view.mesh),
@@ -223,11 +231,6 @@ fn put_prometheus(view: &ProxyView<'_>, backend: &Prometheus, out: &mut Generate
         internal: loopback_ranges(view.node.ipv6_enabled),
         request_headers_timeout: Duration::ZERO,
     });
-    let port = if backend.port == 0 {
-        5670
-    } else {
-        backend.port
-    };
     let message = Listener {
         filter_chains: vec![listener::chain(vec![manager])],
         ..listener::inbound(

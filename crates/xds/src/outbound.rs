@@ -57,6 +57,9 @@ pub(crate) fn generate(view: &ProxyView<'_>, cache: &Cache, out: &mut Generated)
         if out.contains(type_url::LISTENER, &unique) {
             unique = format!("{name}_{}", crate::names::stat(&outbound.address));
         }
+        if !out.claim(&outbound.address, outbound.port, &unique) {
+            continue;
+        }
         let mut used = Vec::new();
         let encoded = if routed_or_observed(view, &outbound.destination()) {
             let Some(filter) = filter(view, outbound, &mut used) else {
