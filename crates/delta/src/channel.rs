@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use imbl::ordmap::DiffItem;
 
+use crate::digest::{Buckets, Digest};
 use crate::message::{Nack, Upsert};
 use crate::name::{Entry, Name, Nonce, Offered, TypeUrl, Version};
 use crate::settings::Settings;
@@ -50,6 +51,7 @@ pub(crate) struct Portion {
     pub(crate) upserts: Vec<Upsert>,
     pub(crate) removals: Vec<Name>,
     pub(crate) more: bool,
+    pub(crate) buckets: Option<Buckets>,
     mark: Option<Mark>,
 }
 
@@ -80,6 +82,8 @@ pub(crate) struct Channel {
     /// What the peer said it holds, until it is compared.
     resume: Option<BTreeMap<Name, Version>>,
     owes_first: bool,
+    /// To be said in the first response.
+    buckets: Option<Buckets>,
     answered_once: bool,
     in_flight: Option<InFlight>,
     refused: BTreeMap<Name, Refusal>,
@@ -100,6 +104,7 @@ impl Channel {
             names: BTreeSet::new(),
             resume: None,
             owes_first: false,
+            buckets: None,
             answered_once: false,
             in_flight: None,
             refused: BTreeMap::new(),
@@ -258,6 +263,16 @@ impl Channel {
         self.in_flight.is_some()
     }
 
+    /// What the newest response was made from.
+    pub(crate) const fn absorbed(&self) -> Mark {
+        self.absorbed
+    }
+
+    /// Whether something that is still offered was refused.
+    pub(crate) fn is_refused(&self) -> bool {
+        !self.refused.is_empty()
+    }
+
     /// Everything offered up to the returned mark was said and answered.
     pub(crate) fn reached(&self, current: Mark) -> Mark {
         if !self.requested {
@@ -286,7 +301,7 @@ impl Channel {
         if self.in_flight.is_some() || !self.requested || self.offered.is_none() {
             return None;
         }
-        self.absorb(now, current);
+        self.absorb(now, current, settings);
         let whole = settings.first_response_whole && !self.answered_once;
         let bytes_max = if whole {
             usize::MAX
@@ -342,6 +357,7 @@ impl Channel {
             upserts,
             removals,
             more: more && settings.more_marked,
+            buckets: self.buckets.take(),
             mark,
         })
     }
@@ -395,7 +411,7 @@ impl Channel {
     }
 
     /// Turns the difference between what was examined last and what is offered now into pending names.
-    fn absorb(&mut self, now: Instant, current: Mark) {
+    fn absorb(&mut self, now: Instant, current: Mark, settings: &Settings) {
         let Some(offered) = self.offered.clone() else {
             return;
         };
@@ -403,7 +419,10 @@ impl Channel {
             return;
         }
         if let Some(resume) = self.resume.take() {
-            self.compare_with_resumed(&offered, &resume);
+            match Digest::parse(&resume).filter(|_| settings.more_marked && self.wildcard) {
+                Some(digest) => self.compare_with_digest(&offered, &digest),
+                None => self.compare_with_resumed(&offered, &resume),
+            }
         } else if !self.examined.ptr_eq(&offered) {
             for item in self.examined.diff(&offered) {
                 let (DiffItem::Add(name, _)
@@ -431,6 +450,15 @@ impl Channel {
         for name in gone {
             self.refused.remove(&name);
         }
+    }
+
+    fn compare_with_digest(&mut self, offered: &Offered, held: &Digest) {
+        let versions = offered.iter().map(|(name, entry)| (name, &entry.version));
+        let buckets = Digest::of(versions).differing(held);
+        for name in offered.keys().filter(|name| buckets.contain(name)) {
+            self.pending.insert(name.clone(), Why::Changed);
+        }
+        self.buckets = Some(buckets);
     }
 
     fn compare_with_resumed(&mut self, offered: &Offered, resume: &BTreeMap<Name, Version>) {

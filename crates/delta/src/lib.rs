@@ -14,6 +14,7 @@
 //! Deliberately absent: sockets and clocks (the caller passes `now`), and any idea of what the bytes mean.
 
 mod channel;
+mod digest;
 mod message;
 mod name;
 mod settings;
@@ -21,6 +22,7 @@ mod sink;
 mod source;
 pub mod wire;
 
+pub use digest::Buckets;
 pub use message::{Answer, Batch, Nack, Refused, Request, Response, Upsert};
 pub use name::{Entry, Name, Nonce, Offered, TypeUrl, Version};
 pub use settings::Settings;

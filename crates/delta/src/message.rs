@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::digest::Buckets;
 use crate::name::{Name, Nonce, TypeUrl, Version};
 
 /// From a subscriber: what it wants, what it holds already, and the answer to a response.
@@ -76,6 +77,9 @@ pub struct Response {
     pub removals: Vec<Name>,
     /// The same set goes on in the next response. Said only to peers that understand it.
     pub more: bool,
+    /// Set on the first response to a subscriber that gave sums instead of versions: the buckets whose sums differ. The
+    /// set that begins here is all of these buckets; what the subscriber holds of the others stays.
+    pub buckets: Option<Buckets>,
 }
 
 /// One new or changed resource of a response.

@@ -12,7 +12,8 @@ pub struct Settings {
     pub first_response_whole: bool,
     /// The peer understands that a set goes on in the next response.
     pub more_marked: bool,
-    /// Upserts go out in the order of types, a later type waits for an earlier one, and removals come after everything
+    /// Upserts go out in the order of types, and one that the peer takes as a whole waits for those before it; what the
+    /// peer asks for by name never waits, as it may need it in order to answer. Removals come after everything
     /// else in the opposite order: nothing is ever referred to before it is there or after it is gone.
     pub make_before_break: bool,
     /// An unanswered response is reported as a stall after this long.

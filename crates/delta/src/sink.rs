@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::digest::{Buckets, Digest};
 use crate::message::{Answer, Batch, Nack, Refused, Request, Response};
 use crate::name::{Name, Nonce, TypeUrl, Version};
 
@@ -27,6 +28,8 @@ pub struct Interest {
     /// What is held from an earlier stream. Where it is empty the first full set is taken for the whole truth; where it
     /// is not, the publisher says what differs, removals included.
     pub held: Held,
+    /// The peer understands sums instead of versions, which are shorter where much is held.
+    pub sums: bool,
 }
 
 /// A response of a type that was not asked for.
@@ -39,6 +42,10 @@ pub struct UnknownType(pub TypeUrl);
 enum First {
     /// It has not been answered yet; what has arrived of it so far.
     Awaited(BTreeSet<Name>),
+    /// Sums were given; the first response says which buckets begin anew.
+    Summed,
+    /// These buckets begin anew; what has arrived of them so far.
+    Replacing(Buckets, BTreeSet<Name>),
     /// The stream resumed, or the set is through: from here on only differences count.
     Over,
 }
@@ -58,6 +65,7 @@ struct Reception {
     type_url: TypeUrl,
     wanted: Wanted,
     held: Held,
+    sums: bool,
     first: First,
     initial_sent: bool,
     applying: Option<Applying>,
@@ -141,11 +149,13 @@ impl Sink {
                      type_url,
                      wanted,
                      held,
+                     sums,
                      ..
                  }| Interest {
                     type_url,
                     wanted,
                     held,
+                    sums,
                 },
             )
             .collect()
@@ -158,12 +168,14 @@ impl Reception {
             type_url,
             wanted,
             held,
+            sums,
         } = interest;
         let resumes = !held.is_empty() || matches!(wanted, Wanted::Names(_));
         Self {
             type_url,
             wanted,
             held,
+            sums,
             first: if resumes {
                 First::Over
             } else {
@@ -188,9 +200,16 @@ impl Reception {
             self.initial_sent = true;
             self.subscribe.clear();
             self.unsubscribe.clear();
+            let digest = match self.wanted {
+                Wanted::All if self.sums => Digest::for_versions(&self.held),
+                Wanted::All | Wanted::Names(_) => None,
+            };
+            if digest.is_some() {
+                self.first = First::Summed;
+            }
             return Some(Request {
                 subscribe,
-                initial_versions: self.held.clone(),
+                initial_versions: digest.unwrap_or_else(|| self.held.clone()),
                 ..Request::new(self.type_url.clone())
             });
         }
@@ -219,8 +238,28 @@ impl Reception {
             upserts,
             removals,
             more,
+            buckets,
         } = response;
+        if matches!(self.first, First::Summed) {
+            self.first = match buckets {
+                Some(buckets) => First::Replacing(buckets, BTreeSet::new()),
+                // A peer that knows no sums found no version that it has, and sends everything.
+                None => First::Awaited(BTreeSet::new()),
+            };
+        }
         let (complete, ends_first) = match &mut self.first {
+            First::Summed => (None, false),
+            First::Replacing(buckets, so_far) => {
+                so_far.extend(upserts.iter().map(|upsert| upsert.name.clone()));
+                if more {
+                    (None, false)
+                } else if buckets.is_empty() {
+                    (None, true)
+                } else {
+                    let kept = self.held.keys().filter(|name| !buckets.contain(name));
+                    (Some(kept.chain(so_far.iter()).cloned().collect()), true)
+                }
+            }
             First::Over => (None, false),
             First::Awaited(so_far) => {
                 so_far.extend(upserts.iter().map(|upsert| upsert.name.clone()));

@@ -40,6 +40,8 @@ pub enum Event {
         nonce: Nonce,
         /// What counts as refused; each is offered again when it changes or after a wait.
         names: Vec<Name>,
+        /// What the response was made from: see [`Source::set_mark`].
+        mark: Mark,
         /// The peer's words.
         message: String,
     },
@@ -144,6 +146,12 @@ impl Source {
             .unwrap_or(current)
     }
 
+    /// Whether the peer refuses something that is still offered: it has answered for more than it holds.
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        self.channels.iter().any(Channel::is_refused)
+    }
+
     /// Takes a message of the peer.
     pub fn handle_request(&mut self, now: Instant, request: Request) -> Vec<Event> {
         let Request {
@@ -181,6 +189,7 @@ impl Source {
                     type_url: type_url.clone(),
                     nonce: answer.nonce,
                     names,
+                    mark: channel.absorbed(),
                     message: answer.nack.map(|nack| nack.message).unwrap_or_default(),
                 }),
             }
@@ -200,17 +209,25 @@ impl Source {
             return (0..self.channels.len())
                 .find_map(|index| self.poll_channel(now, index, Which::All));
         }
+        // What a peer asks for by name it knows of already, and may need in order to answer: an Envoy does not answer for
+        // clusters before it has their hosts and certificates. So only what a peer takes as a whole waits for its turn.
+        let mut blocked = false;
         for index in 0..self.channels.len() {
+            let waits = self.channels.get(index).is_some_and(Channel::is_wildcard);
+            if blocked && waits {
+                continue;
+            }
             if let Some(response) = self.poll_channel(now, index, Which::Upserts) {
                 return Some(response);
             }
-            let blocked = self
-                .channels
-                .get(index)
-                .is_some_and(|channel| channel.is_in_flight() && channel.has_unsent_upserts());
-            if blocked {
-                return None;
-            }
+            blocked |= waits
+                && self
+                    .channels
+                    .get(index)
+                    .is_some_and(|channel| channel.is_in_flight() && channel.has_unsent_upserts());
+        }
+        if blocked {
+            return None;
         }
         let busy = self
             .channels
@@ -264,6 +281,7 @@ impl Source {
             upserts: portion.upserts,
             removals: portion.removals,
             more: portion.more,
+            buckets: portion.buckets,
         })
     }
 

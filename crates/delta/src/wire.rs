@@ -10,11 +10,14 @@ use kds_proto::google::rpc::Status;
 use pbjson_types::Any;
 use prost::Message as _;
 
+use crate::digest::Buckets;
 use crate::message::{Answer, Nack, Refused, Request, Response, Upsert};
 use crate::name::{Name, Nonce, TypeUrl, Version};
 
 /// In `system_version_info`, which Kuma leaves empty and nobody reads: the set goes on in the next response.
 const MORE: &str = "more";
+/// There too: which buckets the set that begins here replaces, as a hexadecimal number.
+const BUCKETS: &str = "buckets=";
 
 /// The details of a NACK in the form that gRPC defines for "these parts of what you sent are wrong". Our own peers read
 /// the names from it; a Kuma peer reads the message alone.
@@ -142,7 +145,11 @@ pub fn parse_response(message: DeltaDiscoveryResponse) -> Result<Response, Inval
             .into_iter()
             .map(Name::from)
             .collect(),
-        more: message.system_version_info == MORE,
+        more: words(&message.system_version_info).any(|word| word == MORE),
+        buckets: words(&message.system_version_info)
+            .find_map(|word| word.strip_prefix(BUCKETS))
+            .and_then(|bits| u32::from_str_radix(bits, 16).ok())
+            .map(Buckets),
     })
 }
 
@@ -156,7 +163,15 @@ pub fn response(response: Response, body_type: &str, identifier: &str) -> DeltaD
         upserts,
         removals,
         more,
+        buckets,
     } = response;
+    let mut info = Vec::new();
+    if more {
+        info.push(MORE.to_owned());
+    }
+    if let Some(Buckets(bits)) = buckets {
+        info.push(format!("{BUCKETS}{bits:x}"));
+    }
     let resources = upserts
         .into_iter()
         .map(|upsert| Resource {
@@ -170,7 +185,7 @@ pub fn response(response: Response, body_type: &str, identifier: &str) -> DeltaD
         })
         .collect();
     DeltaDiscoveryResponse {
-        system_version_info: if more { MORE.to_owned() } else { String::new() },
+        system_version_info: info.join(" "),
         resources,
         type_url: type_url.to_string(),
         nonce: nonce.to_string(),
@@ -180,6 +195,10 @@ pub fn response(response: Response, body_type: &str, identifier: &str) -> DeltaD
         }),
         ..DeltaDiscoveryResponse::default()
     }
+}
+
+fn words(info: &str) -> impl Iterator<Item = &str> {
+    info.split(' ')
 }
 
 fn status(nack: Nack) -> Status {
@@ -260,6 +279,7 @@ mod tests {
             }],
             removals: vec!["old.".into()],
             more: true,
+            buckets: Some(Buckets(0xa0)),
         };
         let message = response(sent.clone(), "t/kuma", "global");
         let mut want = sent;

@@ -29,6 +29,7 @@ struct World {
     now: Instant,
     settings: Settings,
     resume: bool,
+    sums: bool,
     offered: BTreeMap<TypeUrl, Offered>,
     /// What the far end has in its store.
     kept: Kept,
@@ -41,7 +42,7 @@ struct World {
 }
 
 impl World {
-    fn new(seed: u64, settings: Settings, resume: bool) -> Self {
+    fn new(seed: u64, settings: Settings, resume: bool, sums: bool) -> Self {
         let types = TYPES.map(TypeUrl::from);
         let mut world = Self {
             random: fastrand::Rng::with_seed(seed),
@@ -50,6 +51,7 @@ impl World {
             sink: Sink::new([]),
             settings,
             resume,
+            sums,
             offered: types.iter().map(|t| (t.clone(), Offered::new())).collect(),
             kept: types.into_iter().map(|t| (t, BTreeMap::new())).collect(),
             up: VecDeque::new(),
@@ -76,6 +78,7 @@ impl World {
                 } else {
                     BTreeMap::new()
                 },
+                sums: self.sums,
             })
             .collect();
         self.sink = Sink::new(interests);
@@ -207,10 +210,10 @@ impl World {
     }
 }
 
-fn converge(settings: &Settings, resume: bool) {
+fn converge(settings: &Settings, resume: bool, sums: bool) {
     for seed in 0..150 {
         println!("seed {seed} resume {resume}");
-        let mut world = World::new(seed, settings.clone(), resume);
+        let mut world = World::new(seed, settings.clone(), resume, sums);
         for _ in 0..3 {
             for _ in 0..400 {
                 world.step();
@@ -229,6 +232,7 @@ fn a_kuma_peer_ends_up_with_what_is_offered() {
             ..Settings::kuma_peer()
         },
         false,
+        false,
     );
 }
 
@@ -239,6 +243,7 @@ fn our_peer_ends_up_with_what_is_offered() {
             response_bytes_max: 600,
             ..Settings::own_peer()
         },
+        false,
         false,
     );
 }
@@ -251,7 +256,24 @@ fn a_resuming_peer_ends_up_with_what_is_offered() {
             ..Settings::own_peer()
         },
         true,
+        false,
     );
+}
+
+#[test]
+fn a_peer_that_gives_sums_ends_up_with_what_is_offered() {
+    let own = Settings {
+        response_bytes_max: 600,
+        ..Settings::own_peer()
+    };
+    converge(&own, true, true);
+    // And with a peer that has never heard of sums.
+    let other = Settings {
+        more_marked: false,
+        first_response_whole: true,
+        ..own
+    };
+    converge(&other, true, true);
 }
 
 #[test]
@@ -262,12 +284,13 @@ fn a_proxy_ends_up_with_what_is_offered() {
             ..Settings::proxy()
         },
         true,
+        false,
     );
 }
 
 #[test]
 fn memory_and_messages_follow_resources_not_changes() {
-    let mut world = World::new(7, Settings::own_peer(), true);
+    let mut world = World::new(7, Settings::own_peer(), true, true);
     world.settle();
     let before = world.messages;
     for _ in 0..10_000 {
