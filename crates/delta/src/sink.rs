@@ -28,8 +28,6 @@ pub struct Interest {
     /// What is held from an earlier stream. Where it is empty the first full set is taken for the whole truth; where it
     /// is not, the publisher says what differs, removals included.
     pub held: Held,
-    /// The peer understands sums instead of versions, which are shorter where much is held.
-    pub sums: bool,
 }
 
 /// A response of a type that was not asked for.
@@ -88,6 +86,16 @@ impl Sink {
     pub fn new(interests: impl IntoIterator<Item = Interest>) -> Self {
         let receptions = interests.into_iter().map(Reception::new).collect();
         Self { receptions }
+    }
+
+    /// The peer understands sums instead of versions, which are shorter where much is held. One that does not sends
+    /// everything again.
+    #[must_use]
+    pub fn giving_sums(mut self) -> Self {
+        for reception in &mut self.receptions {
+            reception.sums = true;
+        }
+        self
     }
 
     /// The next message to write. Call until `None`.
@@ -149,13 +157,11 @@ impl Sink {
                      type_url,
                      wanted,
                      held,
-                     sums,
                      ..
                  }| Interest {
                     type_url,
                     wanted,
                     held,
-                    sums,
                 },
             )
             .collect()
@@ -168,14 +174,13 @@ impl Reception {
             type_url,
             wanted,
             held,
-            sums,
         } = interest;
         let resumes = !held.is_empty() || matches!(wanted, Wanted::Names(_));
         Self {
             type_url,
             wanted,
             held,
-            sums,
+            sums: false,
             first: if resumes {
                 First::Over
             } else {

@@ -78,10 +78,12 @@ impl World {
                 } else {
                     BTreeMap::new()
                 },
-                sums: self.sums,
             })
             .collect();
         self.sink = Sink::new(interests);
+        if self.sums {
+            self.sink = std::mem::replace(&mut self.sink, Sink::new([])).giving_sums();
+        }
         for (type_url, offered) in &self.offered {
             if self.random.bool() {
                 self.source.set_offered(type_url, offered.clone());
