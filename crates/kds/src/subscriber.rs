@@ -93,6 +93,15 @@ impl Subscriber {
         }
     }
 
+    /// The peer is one of ours: sums go instead of versions where much is held.
+    #[must_use]
+    pub fn giving_sums(self) -> Self {
+        Self {
+            sink: self.sink.giving_sums(),
+            ..self
+        }
+    }
+
     /// The next message to write. Call until `None`.
     pub fn poll_request(&mut self) -> Option<Request> {
         self.sink.poll_request()

@@ -9,6 +9,7 @@ use tracing::{debug, info, warn};
 use zonal_delta::wire as delta_wire;
 use zonal_federation::Features;
 use zonal_kds::{From, Kept, Pending, Subscriber, keep};
+use zonal_model::{Key, Kind};
 
 use super::down::stopping;
 use super::peer::{NodeFacts, Peer};
@@ -49,11 +50,14 @@ async fn serve(
     };
     // A zone of Kuma is asked for everything: its publisher may hold nothing yet and would call that complete.
     let mut subscriber = if peer.ours {
-        Subscriber::resuming(from, &shared.store.snapshot(), None)
+        Subscriber::resuming(from, &shared.store.snapshot(), None).giving_sums()
     } else {
         Subscriber::new(from)
     };
     let mut waiting = None;
+    let mut introduced = false;
+    let zone = Key::global(Kind::Zone, &*peer.zone);
+    let mut watch = shared.store.watch();
     loop {
         if waiting.is_none() {
             waiting = subscriber.poll_request();
@@ -63,8 +67,19 @@ async fn serve(
             () = outbox.closed() => return Ok(()),
             permit = outbox.reserve(), if waiting.is_some() => {
                 let (Ok(permit), Some(request)) = (permit, waiting.take()) else { return Ok(()) };
-                let full = request.answer.is_none();
+                // A zone of ours reads who we are once.
+                let full = request.answer.is_none() && (!introduced || !peer.ours);
+                introduced = true;
                 permit.send(Ok(delta_wire::request(request, node(&shared.settings, &peer.zone, full))));
+            }
+            changes = watch.next() => {
+                let changes = changes.map_err(|_closed| stopping())?;
+                let was = changes.from.get(&zone).is_some();
+                if was && changes.to.get(&zone).is_none() {
+                    // Everything it brought went with it. On a new stream it is told that nothing is here, and brings
+                    // it again; on this one it would think that all is well.
+                    return Err(Status::unavailable("the zone was deleted; connect again"));
+                }
             }
             message = incoming.message() => {
                 let Some(message) = message? else { return Ok(()) };

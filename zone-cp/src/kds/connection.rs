@@ -102,15 +102,19 @@ impl Connection {
         };
         let shared = &*self.shared;
         let snapshot = shared.store.snapshot();
-        let subscriber = self.subscriber.insert(Subscriber::resuming(
-            zonal_kds::From::Global,
-            &snapshot,
-            self.earlier.as_ref(),
-        ));
+        let from = zonal_kds::From::Global;
+        let subscriber = Subscriber::resuming(from, &snapshot, self.earlier.as_ref());
+        let ours = receipts.welcomed();
+        let subscriber = if ours {
+            subscriber.giving_sums()
+        } else {
+            subscriber
+        };
+        let subscriber = self.subscriber.insert(subscriber);
         // The streams of one connection live and die together, but for the admin ones: a question that fails is no
         // reason to stop syncing.
         tokio::select! {
-            ended = Box::pin(down::run(shared, &link, subscriber)) => failed(ended),
+            ended = Box::pin(down::run(shared, &link, subscriber, ours)) => failed(ended),
             ended = Box::pin(up::run(shared, &link)) => failed(ended),
             ended = health::run(shared, &link) => failed(ended),
             ended = Box::pin(exchange::run(shared, &link, receipts)) => failed(ended),

@@ -20,11 +20,18 @@ pub(super) async fn run(
     shared: &Shared,
     link: &Link,
     subscriber: &mut Subscriber,
+    ours: bool,
 ) -> Result<Infallible, ConnectionError> {
     let (outbox, outgoing) = mpsc::channel(OUTBOX);
     let ended = || ConnectionError::Ended(STREAM);
     // The first messages are on their way before the call is awaited: global says nothing before it is asked.
-    flush(shared, subscriber, &outbox).await.ok_or_else(ended)?;
+    // A global of ours reads who we are once.
+    let mut introduced = false;
+    while let Some(request) = subscriber.poll_request() {
+        let message = delta_wire::request(request, node(shared, !introduced || !ours));
+        introduced = true;
+        outbox.send(message).await.map_err(|_gone| ended())?;
+    }
     let call = link.request(ReceiverStream::new(outgoing));
     let mut incoming = link
         .sync()
@@ -80,8 +87,7 @@ async fn flush(
     outbox: &mpsc::Sender<DeltaDiscoveryRequest>,
 ) -> Option<()> {
     while let Some(request) = subscriber.poll_request() {
-        let whole = request.answer.is_none();
-        let message = delta_wire::request(request, node(shared, whole));
+        let message = delta_wire::request(request, node(shared, false));
         outbox.send(message).await.ok()?;
     }
     Some(())

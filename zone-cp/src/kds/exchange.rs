@@ -27,6 +27,8 @@ const RECEIPTS_MAX: usize = 64;
 pub(super) struct Receipts {
     incoming: mpsc::Receiver<ProxyReceipts>,
     newest: BTreeMap<(String, u64), ProxyReceipts>,
+    /// The last global that was reached is one of ours.
+    welcomed: bool,
 }
 
 impl Receipts {
@@ -34,7 +36,13 @@ impl Receipts {
         Self {
             incoming,
             newest: BTreeMap::new(),
+            welcomed: false,
         }
+    }
+
+    /// Whether the last global that was reached is one of ours.
+    pub(super) const fn welcomed(&self) -> bool {
+        self.welcomed
     }
 
     /// Waits for the next. Dropping the future loses nothing. Never ends.
@@ -66,6 +74,7 @@ pub(super) async fn run(
         Ok(response) => serve(shared, response.into_inner(), &outbox, receipts).await,
         Err(status) if status.code() == Code::Unimplemented => {
             debug!("global knows no exchange of revisions");
+            receipts.welcomed = false;
             loop {
                 // Taken all the same, so that whoever gives them never waits.
                 receipts.next().await;
@@ -88,6 +97,7 @@ async fn serve(
                 let frame = frame.map_err(ConnectionError::stream(STREAM))?;
                 match frame.ok_or(ConnectionError::Ended(STREAM))?.frame {
                     Some(global_frame::Frame::Welcome(welcome)) => {
+                        receipts.welcomed = true;
                         info!(epoch = welcome.epoch, revision = welcome.revision, "global says welcome");
                         let known: Vec<_> = receipts
                             .newest

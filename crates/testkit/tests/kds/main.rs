@@ -547,3 +547,32 @@ async fn global_asks_a_proxy_of_a_zone() {
     let nobody = global.kds.ask("north", stats, target("web")).await;
     assert_eq!(nobody, Err(AdminError::NotConnected("north".to_owned())));
 }
+
+#[tokio::test]
+async fn a_zone_that_is_deleted_while_connected_comes_back_whole() {
+    let global = Global::start(store(), Border::default()).await;
+    put(&global.store, [mesh()]);
+    let east = Zone::join("east", store(), global.addr).await;
+    put(&east.store, [service("web")]);
+    until(&global.store, |s| there(s, Kind::MeshService, "web")).await;
+    let before = find(&global.store.snapshot(), Kind::MeshService, "web")
+        .unwrap()
+        .clone();
+    let mut watch = global.store.watch();
+    remove(&global.store, Key::global(Kind::Zone, "east"));
+    let changes = watch.next().await.unwrap();
+    assert!(
+        gone(&changes.to, Kind::MeshService, "web").is_ok(),
+        "it goes with its zone"
+    );
+    until(&global.store, |s| {
+        there(s, Kind::MeshService, "web")?;
+        let zone = s.get(&Key::global(Kind::Zone, "east"));
+        zone.map(|_| ()).ok_or_else(|| "no zone".to_owned())
+    })
+    .await;
+    let after = find(&global.store.snapshot(), Kind::MeshService, "web")
+        .unwrap()
+        .clone();
+    assert_eq!(after.key, before.key);
+}
