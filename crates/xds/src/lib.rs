@@ -11,7 +11,7 @@
 //!
 //! Start at [`generate`] and [`ProxyView`]; each module below makes one part of a proxy: `inbound`, `outbound` with
 //! `routing`, `retry` and `balance`, `rate_limit`,
-//! `fault`, `health`, `access_log`, `trace`, `metric` and `patch`; `ingress`, `egress`, `transparent`,
+//! `fault`, `health`, `access_log`, `trace`, `metric` and `patch`; `ingress`, `egress`, `transparent` with `passthrough`,
 //! `dynamic_config`, `admin`. Modules in `envoy` make single messages from
 //! plain parameters.
 //!
@@ -43,6 +43,7 @@ mod metric;
 pub mod names;
 mod node;
 mod outbound;
+mod passthrough;
 mod patch;
 mod rate_limit;
 mod retry;

@@ -6,13 +6,11 @@ use std::time::Duration;
 use kds_proto::envoy::config::cluster::v3::Cluster;
 use kds_proto::envoy::config::listener::v3::{FilterChain, Listener};
 
-use serde::Deserialize;
-use zonal_model::Kind;
-
 use crate::access_log;
 use crate::encoded::{Encoded, Generated, type_url};
 use crate::envoy::{address, boolean, cluster, listener};
 use crate::names;
+use crate::passthrough::{self, Outside};
 use crate::view::ProxyView;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -30,7 +28,8 @@ pub(crate) fn generate(view: &ProxyView<'_>, out: &mut Generated) {
         names::NO_DESTINATION,
         Encoded::new(&nowhere),
     );
-    let passes = passes_unknown(view, out);
+    let outside = passthrough::outside(view, out);
+    let passes = matches!(outside, Outside::Open);
     let families: &[u8] = if redirect.ipv6 { &[4, 6] } else { &[4] };
     for &family in families {
         let any_address = if family == 4 { "0.0.0.0" } else { "::" };
@@ -43,6 +42,9 @@ pub(crate) fn generate(view: &ProxyView<'_>, out: &mut Generated) {
         let log = access_log::of_mesh(view);
         let proxy = listener::tcp_proxy_to(&name, &name, None, log);
         outbound.filter_chains = vec![listener::chain(vec![proxy])];
+        if let Outside::Only(matchers) = &outside {
+            passthrough::restrict(view, matchers, family == 6, &mut outbound, out);
+        }
         put_outbound(out, &name, &outbound, passes);
 
         let name = names::passthrough("inbound", family);
@@ -82,32 +84,6 @@ pub(crate) fn generate(view: &ProxyView<'_>, out: &mut Generated) {
         };
         put(out, &name, &inbound, &cluster);
     }
-}
-
-/// What MeshPassthrough says about destinations that the mesh does not know.
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct PassthroughConf {
-    passthrough_mode: Option<String>,
-    append_match: Vec<serde::de::IgnoredAny>,
-}
-
-/// Whether connections to unknown destinations go on; without a policy they do.
-fn passes_unknown(view: &ProxyView<'_>, out: &mut Generated) -> bool {
-    let Some(rule) = &view.policies.kind(Kind::MeshPassthrough).proxy else {
-        return true;
-    };
-    let conf = PassthroughConf::deserialize(&rule.conf).unwrap_or_default();
-    if conf.passthrough_mode.as_deref() == Some("All") {
-        return true;
-    }
-    if conf.passthrough_mode.as_deref() != Some("None") && !conf.append_match.is_empty() {
-        out.problem(
-            "MeshPassthrough",
-            "matches of unknown destinations have no effect in this version; all of them are refused",
-        );
-    }
-    false
 }
 
 /// Without its cluster the listener refuses what arrives.

@@ -38,14 +38,16 @@ pub(crate) fn filter(name: &str, config: Any) -> Filter {
     }
 }
 
-pub(crate) fn tls_inspector() -> ListenerFilter {
+pub(crate) fn listener_filter(name: &str, config: Any) -> ListenerFilter {
     ListenerFilter {
-        name: TLS_INSPECTOR.to_owned(),
-        config_type: Some(listener_filter::ConfigType::TypedConfig(any(
-            &TlsInspector::default(),
-        ))),
+        name: name.to_owned(),
+        config_type: Some(listener_filter::ConfigType::TypedConfig(config)),
         ..ListenerFilter::default()
     }
+}
+
+pub(crate) fn tls_inspector() -> ListenerFilter {
+    listener_filter(TLS_INSPECTOR, any(&TlsInspector::default()))
 }
 
 /// A listener for traffic into the workload or the zone.

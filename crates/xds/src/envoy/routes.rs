@@ -239,12 +239,25 @@ pub(crate) fn forward(shares: &[Share], rewrite_host: bool) -> RouteAction {
     }
 }
 
+/// Every request is answered with `status` and `body`.
+pub(crate) fn everything_answered(status: u32, body: &str) -> Route {
+    Route {
+        r#match: Some(prefix("/")),
+        action: Some(answer_with(status, body)),
+        ..Route::default()
+    }
+}
+
 /// Answers with `status` and an empty body.
 pub(crate) fn answer(status: u32) -> Action {
+    answer_with(status, "")
+}
+
+fn answer_with(status: u32, body: &str) -> Action {
     Action::DirectResponse(DirectResponseAction {
         status,
         body: Some(DataSource {
-            specifier: Some(Specifier::InlineString(String::new())),
+            specifier: Some(Specifier::InlineString(body.to_owned())),
             ..DataSource::default()
         }),
         ..DirectResponseAction::default()
