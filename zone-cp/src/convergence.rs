@@ -23,26 +23,31 @@ impl Convergence {
         Self { engine, settled }
     }
 
-    /// What is known about a revision now. What was derived from it belongs to it: a service that follows from a new
-    /// dataplane has to be in use too.
+    /// What is known now about the revisions after `after` up to `up_to`. What was derived from them belongs to them: a
+    /// service that follows from a new dataplane has to be in use too.
     #[must_use]
-    pub fn receipt(&self, revision: Revision) -> Receipt {
+    pub fn receipt(&self, after: Revision, up_to: Revision) -> Receipt {
         let settled = *self.settled.borrow();
-        let effective = revision.max(settled.written);
-        let mut receipt = self.engine.receipt(effective);
-        receipt.revision = revision;
-        if settled.seen < revision {
+        let mut receipt = self.engine.receipt(after, up_to.max(settled.written));
+        receipt.revision = up_to;
+        if settled.seen < up_to {
             receipt.computed = false;
             receipt.converged_at = None;
         }
         receipt
     }
 
+    /// What is known about one revision now.
+    #[must_use]
+    pub fn receipt_of(&self, revision: Revision) -> Receipt {
+        self.receipt(Revision(revision.0.saturating_sub(1)), revision)
+    }
+
     /// Waits until a revision is in use by every proxy it concerns. Ends early only by being dropped.
     pub async fn reached(&self, revision: Revision) -> Arc<Receipt> {
         let mut changes = self.changes();
         loop {
-            let receipt = self.receipt(revision);
+            let receipt = self.receipt_of(revision);
             if receipt.converged_at.is_some() {
                 return Arc::new(receipt);
             }

@@ -52,7 +52,7 @@ pub struct Receipt {
 struct Step {
     /// The step covers the revisions after the previous step's up to this one.
     up_to: Revision,
-    affected: usize,
+    affected: BTreeSet<ProxyId>,
     outstanding: BTreeSet<ProxyId>,
     offline: BTreeSet<ProxyId>,
     nacks: BTreeMap<ProxyId, (String, String)>,
@@ -77,10 +77,14 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// A proxy's stream is there and will get the newest configuration.
+    /// A proxy's stream is there and will get the newest configuration. What it had not answered before it went away,
+    /// it has still to answer.
     pub fn connected(&mut self, proxy: ProxyId) {
         for step in &mut self.steps {
-            step.offline.remove(&proxy);
+            if step.offline.remove(&proxy) {
+                step.outstanding.insert(proxy.clone());
+                step.converged_at = None;
+            }
         }
         self.connected.insert(proxy);
     }
@@ -114,13 +118,13 @@ impl Ledger {
             && last.up_to >= up_to
         {
             // The same revision again: a certificate was renewed, a proxy's own state changed.
-            last.affected = last.affected.max(outstanding.len());
+            last.affected.extend(outstanding.iter().cloned());
             last.outstanding.extend(outstanding);
             return;
         }
         let mut step = Step {
             up_to,
-            affected: outstanding.len(),
+            affected: outstanding.clone(),
             outstanding,
             offline: BTreeSet::new(),
             nacks: BTreeMap::new(),
@@ -133,21 +137,28 @@ impl Ledger {
         }
     }
 
-    /// A proxy uses all of the configuration that reflects `reflects`.
-    pub fn acked(&mut self, proxy: &ProxyId, reflects: Revision, now: Timestamp) {
+    /// A proxy has answered all of the configuration that reflects `reflects`. While it still refuses something of it,
+    /// what it refused stays on record; the rest it uses.
+    pub fn acked(
+        &mut self,
+        proxy: &ProxyId,
+        reflects: Revision,
+        still_refuses: bool,
+        now: Timestamp,
+    ) {
         for step in self
             .steps
             .iter_mut()
             .take_while(|step| step.up_to <= reflects)
         {
-            let cleared = step.outstanding.remove(proxy) | step.nacks.remove(proxy).is_some();
-            if cleared {
+            let forgiven = !still_refuses && step.nacks.remove(proxy).is_some();
+            if step.outstanding.remove(proxy) | forgiven {
                 step.settle(now);
             }
         }
     }
 
-    /// A proxy refused a part of the configuration that reflects `reflects`.
+    /// A proxy refused a part of the configuration that reflects `reflects`, and nothing newer.
     pub fn nacked(&mut self, proxy: &ProxyId, reflects: Revision, type_url: &str, reason: &str) {
         for step in self
             .steps
@@ -162,48 +173,56 @@ impl Ledger {
         }
     }
 
-    /// The newest revision whose configurations are computed.
+    /// What is known about the revisions after `after` up to `up_to`. They are in use only when everything before them
+    /// is, since a configuration reflects all of it; counted as affected are the proxies that they changed themselves.
     #[must_use]
-    pub fn computed_up_to(&self) -> Option<Revision> {
-        self.steps.back().map(|step| step.up_to)
-    }
-
-    /// What is known about `revision` and everything before it.
-    #[must_use]
-    pub fn receipt(&self, revision: Revision) -> Receipt {
-        let position = self.steps.partition_point(|step| step.up_to < revision);
-        let Some(step) = self.steps.get(position) else {
-            return Receipt {
-                revision,
-                computed: false,
-                total: self.connected.len(),
-                affected: 0,
-                acked: 0,
-                nacks: Vec::new(),
-                offline: 0,
-                converged_at: None,
-            };
-        };
-        let waiting = step.outstanding.len() + step.nacks.len() + step.offline.len();
-        Receipt {
-            revision,
-            computed: true,
+    pub fn receipt(&self, after: Revision, up_to: Revision) -> Receipt {
+        let last = self.steps.partition_point(|step| step.up_to < up_to);
+        let mut receipt = Receipt {
+            revision: up_to,
+            computed: last < self.steps.len(),
             total: self.connected.len(),
-            affected: step.affected,
-            acked: step.affected.saturating_sub(waiting),
-            nacks: step
-                .nacks
-                .iter()
-                .map(|(proxy, (type_url, reason))| Nack {
-                    mesh: proxy.mesh.to_string(),
-                    proxy: proxy.name.to_string(),
-                    type_url: type_url.clone(),
-                    reason: reason.clone(),
-                })
-                .collect(),
-            offline: step.offline.len(),
-            converged_at: step.converged_at,
+            affected: 0,
+            acked: 0,
+            nacks: Vec::new(),
+            offline: 0,
+            converged_at: None,
+        };
+        if !receipt.computed {
+            return receipt;
         }
+        let mut affected = BTreeSet::new();
+        let mut waiting = BTreeSet::new();
+        let mut offline = BTreeSet::new();
+        let mut nacks = BTreeMap::new();
+        for step in self.steps.iter().take(last + 1) {
+            waiting.extend(&step.outstanding);
+            nacks.extend(&step.nacks);
+            if step.up_to > after {
+                affected.extend(&step.affected);
+                offline.extend(&step.offline);
+                receipt.converged_at = receipt.converged_at.max(step.converged_at);
+            }
+        }
+        if !waiting.is_empty() || !nacks.is_empty() {
+            receipt.converged_at = None;
+        }
+        receipt.affected = affected.len();
+        receipt.acked = affected
+            .iter()
+            .filter(|id| !waiting.contains(*id) && !nacks.contains_key(*id) && !offline.contains(*id))
+            .count();
+        receipt.offline = offline.len();
+        receipt.nacks = nacks
+            .into_iter()
+            .map(|(proxy, (type_url, reason))| Nack {
+                mesh: proxy.mesh.to_string(),
+                proxy: proxy.name.to_string(),
+                type_url: type_url.clone(),
+                reason: reason.clone(),
+            })
+            .collect();
+        receipt
     }
 }
 
@@ -219,6 +238,11 @@ mod tests {
         Timestamp::from_second(second).unwrap()
     }
 
+    /// Of one revision.
+    fn receipt(ledger: &Ledger, revision: u64) -> Receipt {
+        ledger.receipt(Revision(revision - 1), Revision(revision))
+    }
+
     fn ledger(names: &[&str]) -> Ledger {
         let mut ledger = Ledger::default();
         for name in names {
@@ -231,7 +255,7 @@ mod tests {
     fn a_revision_that_changes_no_proxy_converges_at_once() {
         let mut ledger = ledger(&["web", "api"]);
         ledger.computed(Revision(7), [], at(1));
-        let receipt = ledger.receipt(Revision(7));
+        let receipt = receipt(&ledger, 7);
         assert_eq!((receipt.total, receipt.affected, receipt.acked), (2, 0, 0));
         assert_eq!(receipt.converged_at, Some(at(1)));
     }
@@ -240,11 +264,11 @@ mod tests {
     fn it_converges_with_the_last_affected_proxy_and_not_before() {
         let mut ledger = ledger(&["web", "api", "db"]);
         ledger.computed(Revision(7), [id("web"), id("api")], at(1));
-        ledger.acked(&id("web"), Revision(7), at(2));
-        assert_eq!(ledger.receipt(Revision(7)).converged_at, None);
-        assert_eq!(ledger.receipt(Revision(7)).acked, 1);
-        ledger.acked(&id("api"), Revision(7), at(3));
-        assert_eq!(ledger.receipt(Revision(7)).converged_at, Some(at(3)));
+        ledger.acked(&id("web"), Revision(7), false, at(2));
+        assert_eq!(receipt(&ledger, 7).converged_at, None);
+        assert_eq!(receipt(&ledger, 7).acked, 1);
+        ledger.acked(&id("api"), Revision(7), false, at(3));
+        assert_eq!(receipt(&ledger, 7).converged_at, Some(at(3)));
     }
 
     #[test]
@@ -252,10 +276,10 @@ mod tests {
         let mut ledger = ledger(&["web"]);
         ledger.computed(Revision(7), [id("web")], at(1));
         ledger.computed(Revision(9), [id("web")], at(2));
-        ledger.acked(&id("web"), Revision(9), at(3));
-        assert_eq!(ledger.receipt(Revision(7)).acked, 1);
+        ledger.acked(&id("web"), Revision(9), false, at(3));
+        assert_eq!(receipt(&ledger, 7).acked, 1);
         // A revision between two steps is part of the later one.
-        assert_eq!(ledger.receipt(Revision(8)).converged_at, Some(at(3)));
+        assert_eq!(receipt(&ledger, 8).converged_at, Some(at(3)));
     }
 
     #[test]
@@ -263,9 +287,9 @@ mod tests {
         let mut ledger = ledger(&["web"]);
         ledger.computed(Revision(7), [id("web")], at(1));
         ledger.computed(Revision(9), [id("web")], at(2));
-        ledger.acked(&id("web"), Revision(7), at(3));
-        assert_eq!(ledger.receipt(Revision(9)).acked, 0);
-        assert_eq!(ledger.receipt(Revision(9)).converged_at, None);
+        ledger.acked(&id("web"), Revision(7), false, at(3));
+        assert_eq!(receipt(&ledger, 9).acked, 0);
+        assert_eq!(receipt(&ledger, 9).converged_at, None);
     }
 
     #[test]
@@ -273,31 +297,73 @@ mod tests {
         let mut ledger = ledger(&["web"]);
         ledger.computed(Revision(7), [id("web")], at(1));
         ledger.nacked(&id("web"), Revision(7), "listener", "bad route");
-        let receipt = ledger.receipt(Revision(7));
+        let receipt = receipt(&ledger, 7);
         assert_eq!(receipt.nacks.len(), 1);
         assert_eq!(receipt.converged_at, None);
         ledger.computed(Revision(8), [id("web")], at(2));
-        ledger.acked(&id("web"), Revision(8), at(3));
-        assert!(ledger.receipt(Revision(7)).nacks.is_empty());
+        ledger.acked(&id("web"), Revision(8), false, at(3));
+        assert!(receipt(&ledger, 7).nacks.is_empty());
     }
 
     #[test]
     fn a_proxy_that_went_away_is_offline_and_not_waited_for() {
         let mut ledger = ledger(&["web", "api"]);
         ledger.computed(Revision(7), [id("web"), id("api")], at(1));
-        ledger.acked(&id("api"), Revision(7), at(2));
+        ledger.acked(&id("api"), Revision(7), false, at(2));
         ledger.disconnected(&id("web"), at(4));
-        let receipt = ledger.receipt(Revision(7));
+        let receipt = receipt(&ledger, 7);
         assert_eq!((receipt.acked, receipt.offline), (1, 1));
         assert_eq!(receipt.converged_at, Some(at(4)));
+    }
+
+    #[test]
+    fn an_answer_does_not_forgive_what_is_still_refused() {
+        let mut ledger = ledger(&["web"]);
+        ledger.computed(Revision(7), [id("web")], at(1));
+        ledger.nacked(&id("web"), Revision(7), "listener", "bad route");
+        ledger.acked(&id("web"), Revision(7), true, at(2));
+        assert_eq!(ledger.receipt(Revision(7)).nacks.len(), 1);
+        assert_eq!(ledger.receipt(Revision(7)).converged_at, None);
+        // What came later and was taken is in use, whatever else is refused.
+        ledger.computed(Revision(8), [id("web")], at(3));
+        ledger.acked(&id("web"), Revision(8), true, at(4));
+        assert_eq!(ledger.receipt(Revision(8)).converged_at, Some(at(4)));
+        assert_eq!(ledger.receipt(Revision(7)).acked, 0);
+    }
+
+    #[test]
+    fn a_proxy_that_comes_back_has_not_answered_yet() {
+        let mut ledger = ledger(&["web"]);
+        ledger.computed(Revision(7), [id("web")], at(1));
+        ledger.disconnected(&id("web"), at(2));
+        ledger.connected(id("web"));
+        let receipt = ledger.receipt(Revision(7));
+        assert_eq!((receipt.acked, receipt.offline), (0, 0));
+        assert_eq!(receipt.converged_at, None);
+        ledger.acked(&id("web"), Revision(7), false, at(3));
+        assert_eq!(ledger.receipt(Revision(7)).converged_at, Some(at(3)));
     }
 
     #[test]
     fn a_revision_not_computed_yet_is_not_converged() {
         let mut ledger = ledger(&["web"]);
         ledger.computed(Revision(7), [], at(1));
-        let receipt = ledger.receipt(Revision(8));
+        let receipt = receipt(&ledger, 8);
         assert!(!receipt.computed);
         assert_eq!(receipt.converged_at, None);
+    }
+
+    #[test]
+    fn a_later_revision_that_changes_nobody_waits_for_what_came_before() {
+        let mut ledger = ledger(&["web", "api"]);
+        ledger.computed(Revision(7), [id("web")], at(1));
+        ledger.computed(Revision(8), [], at(2));
+        assert_eq!(receipt(&ledger, 8).affected, 0);
+        assert_eq!(receipt(&ledger, 8).converged_at, None);
+        let both = ledger.receipt(Revision(6), Revision(8));
+        assert_eq!((both.affected, both.acked), (1, 0));
+        ledger.acked(&id("web"), Revision(8), false, at(3));
+        assert_eq!(ledger.receipt(Revision(6), Revision(8)).acked, 1);
+        assert_eq!(ledger.receipt(Revision(6), Revision(8)).converged_at, Some(at(3)));
     }
 }

@@ -51,7 +51,7 @@ impl ZoneReceipts {
 
 impl Receipts for ZoneReceipts {
     fn receipt(&self, revision: Revision) -> Receipt {
-        let known = self.convergence.receipt(revision);
+        let known = self.convergence.receipt_of(revision);
         let state = if !known.nacks.is_empty() {
             ZoneReceiptState::Refused
         } else if known.converged_at.is_some() {

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use tokio::sync::{mpsc, watch};
 use zonal_process::CancellationToken;
+use zonal_store::Revision;
 
 use crate::convergence::Convergence;
 use crate::kds::{GlobalProgress, HeldRevision, Nack, ProxyReceipts};
@@ -21,24 +22,26 @@ pub(crate) async fn tell(
     outgoing: mpsc::Sender<ProxyReceipts>,
     stop: CancellationToken,
 ) {
-    let mut open: VecDeque<(HeldRevision, Option<ProxyReceipts>)> = VecDeque::new();
+    let mut open: VecDeque<Open> = VecDeque::new();
+    let mut told_up_to = Revision::ZERO;
     let mut changes = convergence.changes();
     loop {
         let held = progress.borrow_and_update().held.clone();
         if let Some(held) = held
-            && open.back().is_none_or(|(last, _)| {
-                last.epoch != held.epoch || last.revision != held.revision
+            && open.back().is_none_or(|last| {
+                last.held.epoch != held.epoch || last.held.revision != held.revision
             })
         {
-            open.push_back((held, None));
+            let after = std::mem::replace(&mut told_up_to, held.local);
+            open.push_back(Open { held, after, told: None });
             if open.len() > REVISIONS_MAX {
                 open.pop_front();
             }
         }
-        for (held, told) in &mut open {
-            let receipts = receipts(&convergence, held);
-            if told.as_ref() != Some(&receipts) {
-                *told = Some(receipts.clone());
+        for entry in &mut open {
+            let receipts = receipts(&convergence, entry);
+            if entry.told.as_ref() != Some(&receipts) {
+                entry.told = Some(receipts.clone());
                 // Full only while the connection is being made; then waiting is right.
                 if outgoing.send(receipts).await.is_err() {
                     return;
@@ -47,8 +50,8 @@ pub(crate) async fn tell(
         }
         // What has converged stays so; only the newest is kept, to notice that it was told.
         while open.len() > 1
-            && open.front().is_some_and(|(_, told)| {
-                told.as_ref().is_some_and(|told| told.all_acked_at.is_some())
+            && open.front().is_some_and(|entry| {
+                entry.told.as_ref().is_some_and(|told| told.all_acked_at.is_some())
             })
         {
             open.pop_front();
@@ -61,8 +64,16 @@ pub(crate) async fn tell(
     }
 }
 
-fn receipts(convergence: &Convergence, held: &HeldRevision) -> ProxyReceipts {
-    let receipt = convergence.receipt(held.local);
+/// A revision of global's whose receipt may still change.
+struct Open {
+    held: HeldRevision,
+    /// The zone's own revision that had the one before.
+    after: Revision,
+    told: Option<ProxyReceipts>,
+}
+
+fn receipts(convergence: &Convergence, Open { held, after, .. }: &Open) -> ProxyReceipts {
+    let receipt = convergence.receipt(*after, held.local);
     let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
     ProxyReceipts {
         revision: held.revision.0,

@@ -32,11 +32,17 @@ pub struct Answer {
     pub took: Duration,
 }
 
+/// A client that makes a new connection for each call.
+pub(crate) fn client() -> reqwest::Client {
+    // Without any setting that can be wrong, building cannot fail.
+    reqwest::Client::builder().pool_max_idle_per_host(0).no_proxy().build().unwrap_or_default()
+}
+
 /// Calls `http://<address><path>`.
 ///
 /// # Errors
 /// No answer within 5 s, or none that is HTTP.
-pub async fn http(
+pub(crate) async fn http(
     client: &reqwest::Client,
     address: SocketAddr,
     path: &str,
@@ -77,7 +83,7 @@ pub async fn http(
 ///
 /// # Errors
 /// The connection ends before a line came, or nothing comes within 5 s.
-pub async fn tcp_line(address: SocketAddr, line: &str) -> anyhow::Result<String> {
+pub(crate) async fn tcp_line(address: SocketAddr, line: &str) -> anyhow::Result<String> {
     let talk = async {
         let mut stream = TcpStream::connect(address)
             .await
@@ -104,8 +110,8 @@ pub async fn tcp_line(address: SocketAddr, line: &str) -> anyhow::Result<String>
 pub enum Outcome {
     /// 200, by whom: `zone/version`.
     Answered(String),
-    /// Another status.
-    Refused(u16),
+    /// Another status, and the beginning of the body.
+    Refused(u16, String),
     /// No answer at all.
     Failed(String),
 }
@@ -152,7 +158,7 @@ impl std::fmt::Display for Tally {
             }
             match outcome {
                 Outcome::Answered(by) => write!(f, "{count} × {by}")?,
-                Outcome::Refused(status) => write!(f, "{count} × {status}")?,
+                Outcome::Refused(status, why) => write!(f, "{count} × {status} ({why})")?,
                 Outcome::Failed(why) => write!(f, "{count} × no answer ({why})")?,
             }
         }
@@ -176,16 +182,15 @@ impl Caller {
         let latest = Arc::new(Mutex::new(None));
         let (into, newest) = (tally.clone(), latest.clone());
         let task = tokio::spawn(async move {
-            let client = reqwest::Client::builder()
-                .pool_max_idle_per_host(0)
-                .build()
-                .unwrap_or_default();
+            let client = client();
             loop {
                 let outcome = match http(&client, address, "/").await {
                     Ok(answer) if answer.status == 200 => {
                         Outcome::Answered(format!("{}/{}", answer.zone, answer.version))
                     }
-                    Ok(answer) => Outcome::Refused(answer.status),
+                    Ok(answer) => {
+                        Outcome::Refused(answer.status, answer.body.chars().take(60).collect())
+                    }
                     Err(error) => Outcome::Failed(format!("{error:#}")),
                 };
                 *into

@@ -79,10 +79,11 @@ impl WorkloadSpec {
         let protocol = if self.tcp { "tcp" } else { "http" };
         let mut yaml = format!(
             "type: Dataplane\nmesh: default\nname: {proxy}\nlabels:\n  kuma.io/workload: {name}\nnetworking:\n  address: \
-             {address}\n  inbound:\n    - name: main\n      port: {port}\n      servicePort: {service}\n      \
+             {address}\n  inbound:\n    - name: {inbound}\n      port: {port}\n      servicePort: {service}\n      \
              protocol: {protocol}\n",
             proxy = self.proxy(),
             name = self.name,
+            inbound = if self.tcp { "main" } else { "http" },
             port = self.port,
             service = self.application_port(),
         );
@@ -139,6 +140,7 @@ impl Federation {
     /// # Errors
     /// A program is missing, or no addresses are free.
     pub fn new(options: &Options) -> anyhow::Result<Self> {
+        zonal_process::tls::install_provider();
         let tools = Tools::find()?;
         let (block, claim) = Block::find()?;
         let folder = TempDir::with_prefix("zonal-").context("cannot make a temporary folder")?;

@@ -141,18 +141,28 @@ impl Ads {
             while let Some(response) = source.poll_response(self.clock.now()) {
                 sent.responded(&response.type_url);
                 let body_type = response.type_url.to_string();
+                debug!(
+                    proxy = %session.id,
+                    type_url = %body_type,
+                    nonce = %response.nonce,
+                    upserts = ?response.upserts.iter().map(|upsert| &upsert.name).collect::<Vec<_>>(),
+                    removals = ?response.removals,
+                    "response"
+                );
                 let message = wire::response(response, &body_type, &self.settings.instance);
-                debug!(proxy = %session.id, type_url = %body_type, nonce = %message.nonce, "response");
                 // A peer that does not read fills its window; the keep-alive ends such a connection.
                 outgoing
                     .send(Ok(message))
                     .await
                     .map_err(|_gone| Status::cancelled("gone"))?;
             }
-            let reached = source.reached();
-            if acked != Some(reached) {
-                acked = Some(reached);
-                self.engine.acked(session, Revision(reached.0), &sent).await;
+            let answered = (source.reached(), source.is_refused());
+            if acked != Some(answered) {
+                acked = Some(answered);
+                let (reached, still_refuses) = answered;
+                self.engine
+                    .acked(session, Revision(reached.0), still_refuses, &sent)
+                    .await;
             }
             // Each branch takes one whole item or nothing.
             tokio::select! {
@@ -192,18 +202,29 @@ impl Ads {
         }
         let request = wire::parse_request(message)
             .map_err(|problem| Status::invalid_argument(problem.to_string()))?;
+        debug!(
+            proxy = %session.id,
+            type_url = %request.type_url,
+            answers = ?request.answer.as_ref().map(|answer| &answer.nonce),
+            subscribe = ?request.subscribe,
+            unsubscribe = ?request.unsubscribe,
+            "request"
+        );
         for event in source.handle_request(self.clock.now(), request) {
             match event {
                 Event::Acked { type_url, .. } => sent.acknowledged(&type_url),
                 Event::Nacked {
                     type_url,
                     names,
+                    mark,
                     message,
                     ..
                 } => {
                     warn!(proxy = %session.id, %type_url, ?names, message, "proxy refused configuration");
                     sent.rejected(&type_url);
-                    self.engine.nacked(session, &type_url, &message).await;
+                    self.engine
+                        .nacked(session, Revision(mark.0), &type_url, &message)
+                        .await;
                 }
                 Event::Requested { .. } | Event::Resubscribed { .. } | Event::Stalled { .. } => {}
             }

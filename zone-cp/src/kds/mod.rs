@@ -160,7 +160,7 @@ pub async fn run(
         admin,
     } = io;
     let encodings = Arc::new(Encodings::new(settings.border.clone()));
-    let mut backoff = Backoff::new(settings.retry.clone());
+    let mut backoff = Backoff::new(settings.retry);
     let shared = Arc::new(Shared {
         settings,
         store,

@@ -17,6 +17,8 @@ use zonal_store::{Change, Revision, Snapshot, Store, Watch};
 use zonal_xds::{Cache, Dataplane, Generated, Identity, Node, ProxyView, feature, type_url};
 
 use super::handle::{EngineHandle, INPUTS_MAX, Input, Progress, ProxyConfig, Session};
+use super::certificate::{self, Certificate};
+use super::config::to_config;
 use super::mesh::{MeshState, Touched};
 use crate::authorities::Authorities;
 use crate::insights::{Insights, Report};
@@ -31,15 +33,6 @@ const FEATURE_INGRESS_ROUTES: &str = "feature-zonal-ingress-routes";
 pub struct EngineSettings {
     /// The zone.
     pub zone: Arc<str>,
-}
-
-/// A certificate a proxy was given, with what it was given for.
-struct Certificate {
-    identity: Key,
-    issuer: String,
-    authority_pem: String,
-    leaf: Leaf,
-    secret: zonal_xds::Encoded,
 }
 
 struct Proxy {
@@ -177,6 +170,7 @@ impl Engine {
                 id,
                 number,
                 reflects,
+                still_refuses,
                 sent,
             } => {
                 if self
@@ -184,7 +178,7 @@ impl Engine {
                     .get(&id)
                     .is_some_and(|proxy| proxy.number == number)
                 {
-                    self.ledger().acked(&id, reflects, now);
+                    self.ledger().acked(&id, reflects, still_refuses, now);
                     self.insights.report(id, Report::Answered { sent, at: now });
                     self.bump();
                 }
@@ -192,13 +186,13 @@ impl Engine {
             Input::Nacked {
                 id,
                 number,
+                reflects,
                 type_url,
                 message,
             } => {
                 if let Some(proxy) = self.proxies.get(&id)
                     && proxy.number == number
                 {
-                    let reflects = self.snapshot.revision();
                     self.ledger()
                         .nacked(&id, reflects, type_url.as_str(), &message);
                     self.bump();
@@ -392,7 +386,7 @@ impl Engine {
         let outbounds = reach.outbounds(&state.catalogue, mode);
         let policies = DataplanePolicies::new(&state.policies, &state.targets, &subject, false);
         let now = self.clock.wall();
-        refresh_certificate(
+        certificate::refresh(
             &mut proxy.certificate,
             &self.authorities,
             &self.snapshot,
@@ -441,7 +435,7 @@ impl Engine {
             .filter_map(|name| name.parse::<Kri>().ok());
         let mut dependencies = state.dependencies(&key, &reach, mode, routed, is_ingress);
         if let Some(certificate) = certificate {
-            dependencies.extend(certificate_dependencies(
+            dependencies.extend(certificate::dependencies(
                 &certificate.identity,
                 &self.snapshot,
             ));
@@ -550,137 +544,4 @@ fn outbound_mode(node: &Node, dataplane: &Dataplane) -> OutboundMode {
     } else {
         OutboundMode::Listed
     }
-}
-
-/// The Secrets that an identity's authority is kept in.
-fn certificate_dependencies(
-    identity: &Key,
-    snapshot: &Snapshot,
-) -> Vec<zonal_catalogue::Dependency> {
-    let Some(stored) = snapshot.get(identity) else {
-        return Vec::new();
-    };
-    let name = stored.resource.display_name();
-    ["root-ca", "private-key"]
-        .into_iter()
-        .map(|part| {
-            let key = Key::new(Kind::Secret, &identity.mesh, format!("{name}-{part}"));
-            zonal_catalogue::Dependency::Resource(key)
-        })
-        .collect()
-}
-
-/// Issues a certificate where the proxy has none, its identity or authority is another, or its time has come.
-fn refresh_certificate(
-    certificate: &mut Option<Certificate>,
-    authorities: &Authorities,
-    snapshot: &Snapshot,
-    dataplane: &Resource,
-    zone: &str,
-    now: Timestamp,
-) {
-    let wanted = crate::identify::identify(snapshot, authorities, dataplane, zone);
-    let wanted = match wanted {
-        Ok(Some(wanted)) => wanted,
-        Ok(None) => {
-            *certificate = None;
-            return;
-        }
-        Err(reason) => {
-            warn!(proxy = %dataplane.key, reason, "no certificate can be issued: the proxy keeps the one it has");
-            return;
-        }
-    };
-    let authority = wanted.issuer.authority();
-    let still_good = certificate.as_ref().is_some_and(|held| {
-        held.identity == wanted.identity
-            && held.leaf.id == wanted.spiffe_id
-            && held.issuer == wanted.issuer.kri.to_string()
-            && !held.leaf.needs_renewal(now)
-            && held.authority_pem == authority.certificate_pem()
-    });
-    if still_good {
-        return;
-    }
-    match authority.issue(&wanted.spiffe_id, wanted.issuer.lifetime, now) {
-        Ok(leaf) => {
-            let issuer = wanted.issuer.kri.to_string();
-            let secret = zonal_xds::identity_secret(
-                &issuer,
-                &bytes::Bytes::from(leaf.chain_pem.clone()),
-                &bytes::Bytes::from(leaf.key_pem.expose().clone()),
-            );
-            let authority_pem = authority.certificate_pem();
-            *certificate = Some(Certificate {
-                identity: wanted.identity,
-                issuer,
-                authority_pem,
-                leaf,
-                secret,
-            });
-        }
-        Err(error) => {
-            warn!(proxy = %dataplane.key, %error, "cannot issue a certificate: the proxy keeps the one it has");
-        }
-    }
-}
-
-/// Puts what was generated into the maps that streams offer from, sharing every entry and map that did not change.
-fn to_config(
-    reflects: Revision,
-    generated: &Generated,
-    secret: Option<(&str, &zonal_xds::Encoded)>,
-    before: Option<&ProxyConfig>,
-) -> ProxyConfig {
-    let types = type_url::IN_ORDER
-        .iter()
-        .map(|url| {
-            let url_held = TypeUrl::from(*url);
-            let old = before
-                .and_then(|config| config.types.iter().find(|(held, _)| *held == url_held))
-                .map(|(_, offered)| offered.clone())
-                .unwrap_or_default();
-            let secret = secret.filter(|_| *url == type_url::SECRET);
-            let wanted: BTreeMap<&str, &zonal_xds::Encoded> = generated
-                .of_type(url)
-                .iter()
-                .map(|(name, encoded)| (&**name, encoded))
-                .chain(secret)
-                .collect();
-            (url_held, merge(old, &wanted))
-        })
-        .collect();
-    ProxyConfig { reflects, types }
-}
-
-/// The message alone: the stream puts an `Any` around it. Shares the bytes.
-fn unpacked(encoded: &zonal_xds::Encoded) -> bytes::Bytes {
-    // What we packed ourselves unpacks; were it otherwise, the proxy would refuse the empty message by name.
-    kds_proto::Any::decode(encoded.body.clone())
-        .map(|any| any.value)
-        .unwrap_or_default()
-}
-
-fn merge(mut offered: Offered, wanted: &BTreeMap<&str, &zonal_xds::Encoded>) -> Offered {
-    let gone: Vec<Name> = offered
-        .keys()
-        .filter(|name| !wanted.contains_key(name.as_str()))
-        .cloned()
-        .collect();
-    for name in gone {
-        offered.remove(&name);
-    }
-    for (name, encoded) in wanted {
-        let same = offered
-            .get(*name)
-            .is_some_and(|held| held.version.as_str() == &*encoded.version);
-        if !same {
-            let entry = Entry {
-                version: Version::from(Arc::clone(&encoded.version)),
-                body: unpacked(encoded),
-            };
-            offered.insert(Name::from(*name), entry);
-        }
-    }
-    offered
 }

@@ -1,6 +1,5 @@
 //! How streams and REST talk to the engine.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -92,11 +91,13 @@ pub(super) enum Input {
         id: ProxyId,
         number: u64,
         reflects: Revision,
+        still_refuses: bool,
         sent: Sent,
     },
     Nacked {
         id: ProxyId,
         number: u64,
+        reflects: Revision,
         type_url: TypeUrl,
         message: String,
     },
@@ -140,22 +141,36 @@ impl EngineHandle {
         let _stopped = self.send(input).await;
     }
 
-    /// The proxy has answered everything up to `reflects`.
-    pub async fn acked(&self, session: &Session, reflects: Revision, sent: &Sent) {
+    /// The proxy has answered everything up to `reflects`, and may still refuse some of it.
+    pub async fn acked(
+        &self,
+        session: &Session,
+        reflects: Revision,
+        still_refuses: bool,
+        sent: &Sent,
+    ) {
         let input = Input::Acked {
             id: session.id.clone(),
             number: session.number,
             reflects,
+            still_refuses,
             sent: sent.clone(),
         };
         let _stopped = self.send(input).await;
     }
 
-    /// The proxy has refused something.
-    pub async fn nacked(&self, session: &Session, type_url: &TypeUrl, message: &str) {
+    /// The proxy has refused something of what reflects `reflects`.
+    pub async fn nacked(
+        &self,
+        session: &Session,
+        reflects: Revision,
+        type_url: &TypeUrl,
+        message: &str,
+    ) {
         let input = Input::Nacked {
             id: session.id.clone(),
             number: session.number,
+            reflects,
             type_url: type_url.clone(),
             message: message.to_owned(),
         };
@@ -176,13 +191,13 @@ impl EngineHandle {
         config.await.map_err(|_dropped| Stopped)
     }
 
-    /// What is known about a revision of this zone's store.
+    /// What is known about the revisions of this zone's store after `after` up to `up_to`.
     #[must_use]
-    pub fn receipt(&self, revision: Revision) -> Receipt {
+    pub fn receipt(&self, after: Revision, up_to: Revision) -> Receipt {
         self.ledger
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .receipt(revision)
+            .receipt(after, up_to)
     }
 
     /// Changes whenever a receipt may have changed.
@@ -195,6 +210,3 @@ impl EngineHandle {
         self.inputs.send(input).await.map_err(|_closed| Stopped)
     }
 }
-
-/// Per-type answers, as the insight wants them.
-pub type AnsweredByType = BTreeMap<TypeUrl, Answered>;

@@ -8,6 +8,8 @@
 //! Start at [`Engine`]. One task owns every view, so there are no locks around them; what others may read (the
 //! configuration of a proxy, the ledger) is handed out as immutable values.
 
+mod certificate;
+mod config;
 mod engine;
 mod handle;
 mod mesh;
