@@ -75,7 +75,10 @@ pub(super) async fn run(
         Err(status) if status.code() == Code::Unimplemented => {
             debug!("global knows no exchange of revisions");
             receipts.welcomed = false;
-            #[expect(clippy::infinite_loop, reason = "it ends with the connection, which drops it")]
+            #[expect(
+                clippy::infinite_loop,
+                reason = "it ends with the connection, which drops it"
+            )]
             loop {
                 // Taken all the same, so that whoever gives them never waits.
                 receipts.next().await;
