@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use kds_proto::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
+use prost::Message as _;
 use tonic::{Status, Streaming};
 use tracing::{debug, info, warn};
 use zonal_delta::{Event, wire as delta_wire};
@@ -103,9 +104,11 @@ impl Session<'_> {
                 () = outbox.closed() => return Ok(()),
                 permit = outbox.reserve(), if waiting.is_some() => {
                     let (Ok(permit), Some(response)) = (permit, waiting.take()) else { return Ok(()) };
-                    self.shared.zones.sent(&self.connection, response.type_url.as_str());
+                    let message = delta_wire::response(response, wire::ENVELOPE, IDENTIFIER);
+                    let bytes = message.encoded_len();
+                    self.shared.zones.sent(&self.connection, &message.type_url, bytes);
                     self.shared.metrics.sent(&self.peer.zone);
-                    permit.send(Ok(delta_wire::response(response, wire::ENVELOPE, IDENTIFIER)));
+                    permit.send(Ok(message));
                 }
                 message = incoming.message() => match message? {
                     Some(request) => self.handle_request(request)?,
@@ -124,6 +127,9 @@ impl Session<'_> {
 
     fn handle_snapshot(&mut self) {
         let snapshot = Arc::clone(self.watch.seen());
+        self.shared
+            .zones
+            .moved_on(&self.connection, snapshot.revision());
         self.touched |= self.publisher.handle_snapshot(&snapshot);
         for problem in self.publisher.take_problems() {
             warn!(zone = %self.peer.zone, key = %problem.key, error = %problem.cause, "a resource is withheld");
@@ -131,6 +137,9 @@ impl Session<'_> {
     }
 
     fn handle_request(&mut self, message: DeltaDiscoveryRequest) -> Result<(), Status> {
+        self.shared
+            .zones
+            .received(&self.connection, message.encoded_len());
         let request = delta_wire::parse_request(message)
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
         let at = self.watch.seen().revision();
@@ -196,7 +205,7 @@ impl Session<'_> {
         let epoch = seen.epoch().clone();
         self.shared
             .zones
-            .reached(&self.connection, &epoch, reached, announce);
+            .reached(&self.connection, &epoch, reached, seen.revision(), announce);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
@@ -222,17 +222,27 @@ fn canonical(spec: &Value) -> Json {
     }
 }
 
-/// Writes insights: at once when a stream came or went, counters when they have waited for the flush interval.
+/// A zone opens its streams in a burst; this long after the first of them one write has them all.
+const BURST: Duration = Duration::from_millis(50);
+
+/// Writes insights: soon when a stream came or went, counters when they have waited for the flush interval.
 pub(super) async fn keep(shared: &Shared, stop: &CancellationToken) -> Result<(), StoreError> {
     close_orphans(shared).await?;
     let mut changed = shared.zones.insights_changed();
+    let mut write_at: Option<Instant> = None;
     let mut flush_at: Option<Instant> = None;
     loop {
-        let counters_too = flush_at.is_some_and(|at| at <= shared.clock.now());
-        if counters_too {
+        let now = shared.clock.now();
+        let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        let (written, flushed) = (is_due(write_at), is_due(flush_at));
+        if written || flushed {
+            write(shared, flushed).await?;
+            write_at = None;
+        }
+        if flushed {
             flush_at = None;
         }
-        write(shared, counters_too).await?;
+        let next = [write_at, flush_at].into_iter().flatten().min();
         tokio::select! {
             () = stop.cancelled() => {
                 return write(shared, true).await;
@@ -242,9 +252,10 @@ pub(super) async fn keep(shared: &Shared, stop: &CancellationToken) -> Result<()
                     return Ok(());
                 }
                 let now = shared.clock.now();
+                write_at.get_or_insert(now + BURST);
                 flush_at.get_or_insert(now + shared.settings.insight_flush);
             }
-            () = shared.clock.sleep_until(flush_at) => {}
+            () = shared.clock.sleep_until(next) => {}
         }
     }
 }

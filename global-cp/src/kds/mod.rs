@@ -17,6 +17,7 @@ mod metrics;
 mod peer;
 mod receipts;
 mod service;
+mod standing;
 mod up;
 mod zones;
 
@@ -40,7 +41,7 @@ use kds_proto::kuma::mesh::v1alpha1::kds_sync_service_server::KdsSyncServiceServ
 use kds_proto::zonal::federation::v1::federation_server::FederationServer;
 
 pub use admin::{AdminError, AdminQuestion, AdminTarget};
-pub use zones::ZoneStanding;
+pub use standing::{Standing, State};
 
 use admin::AdminStreams;
 use metrics::KdsMetrics;
@@ -209,9 +210,11 @@ impl Kds {
             .await
     }
 
-    /// Where each zone that ever connected stands, by name.
+    /// Where a zone stands now.
     #[must_use]
-    pub fn standings(&self) -> Vec<(String, ZoneStanding)> {
-        self.shared.zones.standings()
+    pub fn standing(&self, zone: &str) -> Standing {
+        self.shared
+            .zones
+            .standing(zone, self.shared.store.snapshot().revision())
     }
 }

@@ -12,6 +12,7 @@ use zonal_store::{Epoch, Revision};
 
 use super::insight::Insight;
 use super::peer::{NodeFacts, Peer};
+use super::standing::{Resync, Standing};
 
 /// How many announced revisions are remembered per zone.
 const ANNOUNCED_MAX: usize = 1024;
@@ -26,15 +27,6 @@ pub(super) enum StreamKind {
     ConfigDump,
     Stats,
     Clusters,
-}
-
-/// Where a zone stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ZoneStanding {
-    /// It has a downward stream.
-    pub online: bool,
-    /// The newest revision for which it has answered everything.
-    pub reached: Option<Revision>,
 }
 
 /// A revision that was told to a connection.
@@ -70,6 +62,32 @@ pub(super) struct Progress {
     /// What its proxies answered, by revision.
     pub(super) receipts: BTreeMap<Revision, ProxyReceipts>,
     pub(super) refusals: VecDeque<Refusal>,
+    /// When the newest downward stream began and the last one ended.
+    pub(super) connected_at: Option<Timestamp>,
+    pub(super) disconnected_at: Option<Timestamp>,
+    /// When it last answered something new.
+    pub(super) progressed_at: Option<Timestamp>,
+    /// Since when something is missing, and since when nothing is.
+    pub(super) behind_since: Option<Timestamp>,
+    pub(super) in_sync_since: Option<Timestamp>,
+    /// Bytes of the newest connection so far, and what it took until the zone was up to date.
+    pub(super) bytes_down: u64,
+    pub(super) bytes_up: u64,
+    pub(super) resync: Option<Resync>,
+}
+
+impl Progress {
+    fn note_resync(&mut self, now: Timestamp) {
+        let (None, Some(connected_at)) = (self.resync, self.connected_at) else {
+            return;
+        };
+        let millis = now.as_millisecond() - connected_at.as_millisecond();
+        self.resync = Some(Resync {
+            bytes_down: self.bytes_down,
+            bytes_up: self.bytes_up,
+            millis: u64::try_from(millis).unwrap_or(0),
+        });
+    }
 }
 
 #[derive(Debug, Default)]
@@ -165,6 +183,13 @@ impl Zones {
                 zone.progress.streams += 1;
                 zone.progress.ours = facts.features.ours;
                 zone.progress.reached = None;
+                zone.progress.connected_at = Some(now);
+                zone.progress.progressed_at = Some(now);
+                zone.progress.behind_since = Some(now);
+                zone.progress.in_sync_since = None;
+                zone.progress.bytes_down = 0;
+                zone.progress.bytes_up = 0;
+                zone.progress.resync = None;
                 let max = self.inner.subscriptions_max;
                 zone.insight
                     .connected(&id, instance, facts, peer.token_given, now, max);
@@ -186,6 +211,7 @@ impl Zones {
         }
         self.change(&connection.zone, |zone| {
             zone.progress.streams = zone.progress.streams.saturating_sub(1);
+            zone.progress.disconnected_at = Some(self.inner.clock.wall());
             zone.insight
                 .disconnected(&connection.id, self.inner.clock.wall());
         });
@@ -220,10 +246,29 @@ impl Zones {
         self.wake();
     }
 
-    pub(super) fn sent(&self, connection: &Connection, kind: &str) {
+    pub(super) fn sent(&self, connection: &Connection, kind: &str, bytes: usize) {
         self.change(&connection.zone, |zone| {
+            zone.progress.bytes_down += bytes as u64;
             zone.insight
                 .count(&connection.id, kind, |stats| stats.sent += 1);
+        });
+    }
+
+    /// The zone sent a message of this size.
+    pub(super) fn received(&self, connection: &Connection, bytes: usize) {
+        self.change(&connection.zone, |zone| {
+            zone.progress.bytes_up += bytes as u64
+        });
+    }
+
+    /// The store has moved on: something may be missing at the zone now.
+    pub(super) fn moved_on(&self, connection: &Connection, newest: Revision) {
+        let now = self.inner.clock.wall();
+        self.change(&connection.zone, |zone| {
+            if zone.progress.reached < Some(newest) {
+                zone.progress.behind_since.get_or_insert(now);
+                zone.progress.in_sync_since = None;
+            }
         });
     }
 
@@ -255,6 +300,7 @@ impl Zones {
         connection: &Connection,
         epoch: &Epoch,
         revision: Revision,
+        newest: Revision,
         announce: bool,
     ) {
         let now = self.inner.clock.wall();
@@ -263,6 +309,12 @@ impl Zones {
             let progress = &mut zone.progress;
             if progress.reached < Some(revision) {
                 progress.reached = Some(revision);
+                progress.progressed_at = Some(now);
+                if revision >= newest {
+                    progress.behind_since = None;
+                    progress.in_sync_since.get_or_insert(now);
+                    progress.note_resync(now);
+                }
                 push(&mut progress.kept, (revision, now));
                 moved = true;
             }
@@ -294,23 +346,11 @@ impl Zones {
         self.inner.receipts.send_modify(|count| *count += 1);
     }
 
-    pub(super) fn standings(&self) -> Vec<(String, ZoneStanding)> {
-        let zones = self.inner.zones.lock();
-        zones
-            .iter()
-            .map(|(name, zone)| {
-                let Progress {
-                    streams, reached, ..
-                } = &zone.progress;
-                (
-                    name.to_string(),
-                    ZoneStanding {
-                        online: *streams > 0,
-                        reached: *reached,
-                    },
-                )
-            })
-            .collect()
+    /// Where each zone that ever connected stands, when the store is at `newest`.
+    pub(super) fn standing(&self, zone: &str, newest: Revision) -> Standing {
+        let now = self.inner.clock.wall();
+        self.with_progress(zone, |progress| Standing::of(progress, newest, now))
+            .unwrap_or(Standing::unknown(newest))
     }
 
     /// Reads a zone's progress; `None` for one that never connected.

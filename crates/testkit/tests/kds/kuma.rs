@@ -9,6 +9,7 @@ use kds_proto::kuma::mesh::v1alpha1::kds_sync_service_client::KdsSyncServiceClie
 use kds_proto::kuma::mesh::v1alpha1::kds_sync_service_server::{
     KdsSyncService, KdsSyncServiceServer,
 };
+use prost::Message as _;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::codec::CompressionEncoding;
@@ -341,4 +342,88 @@ async fn our_zone_joins_a_recorded_global_of_kuma() {
         .unwrap();
     assert_eq!(brought.control_plane.as_ref().unwrap().identifier, "zone-1");
     stop.cancel();
+}
+
+/// Brings what a recorded zone brought, and gives the answers by nonce.
+async fn bring(
+    global: &Global,
+    zone: &str,
+    brought: &[DeltaDiscoveryResponse],
+) -> BTreeMap<String, DeltaDiscoveryRequest> {
+    let mut client = client(global).await;
+    let (bring, bringing) = mpsc::channel(64);
+    let mut request = call(ReceiverStream::new(bringing));
+    request
+        .metadata_mut()
+        .insert("client-id", zone.parse().unwrap());
+    let mut up = client
+        .zone_to_global_sync(request)
+        .await
+        .unwrap()
+        .into_inner();
+    for response in brought {
+        bring.send(response.clone()).await.unwrap();
+    }
+    let mut answers = BTreeMap::new();
+    while answers.len() < brought.len() {
+        let answer = up.message().await.unwrap().unwrap();
+        if !answer.response_nonce.is_empty() {
+            answers.insert(answer.response_nonce.clone(), answer);
+        }
+    }
+    answers
+}
+
+#[tokio::test]
+async fn the_recorded_inventory_of_a_zone_of_kuma_goes_on_to_our_zone() {
+    let Some(recording) = recording("inventory") else {
+        return;
+    };
+    let global = Global::start(store(), Border::default()).await;
+    put(&global.store, [super::mesh()]);
+    let west = Zone::join("zone-2", store(), global.addr).await;
+    let mut brought: Vec<DeltaDiscoveryResponse> = of(&recording, "ZoneToGlobalSync", true);
+    brought.retain(|response| !response.resources.is_empty());
+    assert!(brought.len() > 3);
+    let answers = bring(&global, "zone-1", &brought).await;
+    for answer in answers.values() {
+        assert_eq!(answer.error_detail, None, "{}", answer.type_url);
+    }
+    let kept = global.store.snapshot();
+    for kind in [Kind::Dataplane, Kind::Workload, Kind::MeshService] {
+        assert_eq!(kept.count(kind), 1, "{kind}");
+    }
+    until(&west.store, |s| super::there(s, Kind::MeshService, "web")).await;
+    assert_eq!(west.store.snapshot().count(Kind::Dataplane), 0);
+}
+
+#[tokio::test]
+async fn the_recorded_invalid_dataplane_is_refused_and_its_neighbour_kept() {
+    let Some(recording) = recording("nack") else {
+        return;
+    };
+    let global = Global::start(store(), Border::default()).await;
+    put(&global.store, [super::mesh()]);
+    let brought: Vec<DeltaDiscoveryResponse> = recording
+        .messages
+        .iter()
+        .filter(|m| m.case == "invalid-dataplane" && m.method == "ZoneToGlobalSync" && m.up)
+        .map(|m| DeltaDiscoveryResponse::decode(m.body.clone()).unwrap())
+        .filter(|response| !response.resources.is_empty())
+        .collect();
+    let both = brought
+        .iter()
+        .find(|response| response.resources.len() == 2)
+        .unwrap();
+    let answers = bring(&global, "zone-9", std::slice::from_ref(both)).await;
+    let nack = answers
+        .values()
+        .next()
+        .unwrap()
+        .error_detail
+        .clone()
+        .unwrap();
+    assert!(nack.message.starts_with("user error"), "{}", nack.message);
+    assert!(nack.message.contains("networking"), "{}", nack.message);
+    assert_eq!(global.store.snapshot().count(Kind::Dataplane), 1);
 }
