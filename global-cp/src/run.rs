@@ -138,6 +138,10 @@ pub async fn run(
         instance: &instance,
         effective: effective.clone(),
         receipts: kds.receipts(),
+        zone_sync: Some(Arc::new({
+            let kds = kds.clone();
+            move |zone: &str| serde_json::to_value(kds.standing(zone)).unwrap_or_default()
+        })),
         extra: axum::Router::new(),
     }
     .router(&stop);

@@ -446,16 +446,6 @@ fn text<'a>(value: &'a Value, pointer: &str) -> Option<&'a str> {
         .filter(|text| !text.is_empty())
 }
 
-/// Whether a MeshTrust was made by this zone's reconciler: it has no origin label and says which identity it is of.
-#[must_use]
-pub fn is_own_trust(trust: &Resource) -> bool {
-    trust.label(labels::ORIGIN).is_none()
-        && trust
-            .status
-            .as_ref()
-            .is_some_and(|status| text(&status.to_value(), "/origin/kri").is_some())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -515,7 +505,6 @@ mod tests {
         let trust = snapshot.list(Kind::MeshTrust).next().unwrap();
         let spec = trust.resource.spec.to_value();
         assert_eq!(text(&spec, "/trustDomain"), Some("default.east.mesh.local"));
-        assert!(is_own_trust(&trust.resource));
         let key = Key::new(Kind::MeshIdentity, "default", "identity-fx89fx8cww447z7x");
         let issuer = authorities.issuer(&key).unwrap();
         assert_eq!(issuer.domain.as_str(), "default.east.mesh.local");

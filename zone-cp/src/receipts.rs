@@ -210,7 +210,9 @@ impl Ledger {
         receipt.affected = affected.len();
         receipt.acked = affected
             .iter()
-            .filter(|id| !waiting.contains(*id) && !nacks.contains_key(*id) && !offline.contains(*id))
+            .filter(|id| {
+                !waiting.contains(*id) && !nacks.contains_key(*id) && !offline.contains(*id)
+            })
             .count();
         receipt.offline = offline.len();
         receipt.nacks = nacks
@@ -364,6 +366,9 @@ mod tests {
         assert_eq!((both.affected, both.acked), (1, 0));
         ledger.acked(&id("web"), Revision(8), false, at(3));
         assert_eq!(ledger.receipt(Revision(6), Revision(8)).acked, 1);
-        assert_eq!(ledger.receipt(Revision(6), Revision(8)).converged_at, Some(at(3)));
+        assert_eq!(
+            ledger.receipt(Revision(6), Revision(8)).converged_at,
+            Some(at(3))
+        );
     }
 }

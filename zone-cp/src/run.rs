@@ -28,8 +28,8 @@ use crate::controllers::Controllers;
 use crate::convergence::Convergence;
 use crate::dp::{Ads, AdsSettings, DpHttp, routes};
 use crate::insights::Insights;
-use crate::lifecycle::{Lifecycle, LifecycleSettings};
 use crate::kds;
+use crate::lifecycle::{Lifecycle, LifecycleSettings};
 use crate::rest::ZoneReceipts;
 use crate::to_global;
 use crate::views::{Engine, EngineSettings};
@@ -148,7 +148,16 @@ pub async fn run(
         insights.run(Arc::clone(&store), clock.wall(), stop.clone()),
     );
     if let Some(global) = &config.global {
-        join(global, &config, &instance, &effective, &store, &convergence, &clock, &mut tasks);
+        join(
+            global,
+            &config,
+            &instance,
+            &effective,
+            &store,
+            &convergence,
+            &clock,
+            &mut tasks,
+        );
     }
 
     let receipts = ZoneReceipts::new(
@@ -168,6 +177,7 @@ pub async fn run(
         instance: &instance,
         effective: effective.clone(),
         receipts: Arc::new(receipts),
+        zone_sync: None,
         extra: axum::Router::new(),
     }
     .router(&stop);
@@ -229,7 +239,10 @@ pub async fn run(
 }
 
 /// Connects with global, and tells it what this zone's proxies answer.
-#[expect(clippy::too_many_arguments, reason = "one place that joins all of them")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "one place that joins all of them"
+)]
 fn join(
     global: &GlobalConfig,
     config: &Config,
@@ -240,8 +253,11 @@ fn join(
     clock: &Arc<dyn Clock>,
     tasks: &mut Tasks,
 ) {
-    let mut settings =
-        kds::Settings::new(config.zone.clone(), global.address.clone(), global.trust.clone());
+    let mut settings = kds::Settings::new(
+        config.zone.clone(),
+        global.address.clone(),
+        global.trust.clone(),
+    );
     settings.instance_id = instance.to_owned();
     settings.config = shown_config(config, effective).to_string();
     if let Some(file) = global.token_file.clone() {
@@ -255,10 +271,26 @@ fn join(
     }
     let (outgoing, receipts) = mpsc::channel(RECEIPTS_MAX);
     let (progress, seen) = watch::channel(kds::GlobalProgress::default());
-    let io = kds::Io { receipts, progress, admin: Arc::new(kds::NoEnvoyAdmin) };
+    let io = kds::Io {
+        receipts,
+        progress,
+        admin: Arc::new(kds::NoEnvoyAdmin),
+    };
     let stop = tasks.stop();
-    tasks.essential("kds", kds::run(settings, Arc::clone(store), Arc::clone(clock), io, stop.clone()));
-    tasks.essential("receipts", to_global::tell(convergence.clone(), seen, outgoing, stop));
+    tasks.essential(
+        "kds",
+        kds::run(
+            settings,
+            Arc::clone(store),
+            Arc::clone(clock),
+            io,
+            stop.clone(),
+        ),
+    );
+    tasks.essential(
+        "receipts",
+        to_global::tell(convergence.clone(), seen, outgoing, stop),
+    );
 }
 
 /// What global's people see of this zone's configuration; `store.type`, `environment` and `mode` are what Kuma's

@@ -33,7 +33,11 @@ pub(crate) async fn tell(
             })
         {
             let after = std::mem::replace(&mut told_up_to, held.local);
-            open.push_back(Open { held, after, told: None });
+            open.push_back(Open {
+                held,
+                after,
+                told: None,
+            });
             if open.len() > REVISIONS_MAX {
                 open.pop_front();
             }
@@ -51,7 +55,10 @@ pub(crate) async fn tell(
         // What has converged stays so; only the newest is kept, to notice that it was told.
         while open.len() > 1
             && open.front().is_some_and(|entry| {
-                entry.told.as_ref().is_some_and(|told| told.all_acked_at.is_some())
+                entry
+                    .told
+                    .as_ref()
+                    .is_some_and(|told| told.all_acked_at.is_some())
             })
         {
             open.pop_front();

@@ -13,7 +13,7 @@ use zonal_process::net::{Limits, PeerAddr, serve};
 use zonal_process::tls::ServerIdentity;
 use zonal_process::{Clock, Tasks};
 use zonal_rest::tokens::{Issuing, StoreTokens, routes};
-use zonal_rest::{Access, CommitTimes, Info, Peer, Receipts, RestState, router_with};
+use zonal_rest::{Access, CommitTimes, Info, Peer, Receipts, RestState, ZoneSync, router_with};
 use zonal_store::{Store, WallClock};
 
 use crate::first_start::cluster_id_key;
@@ -57,6 +57,8 @@ pub struct RestParts<'a> {
     pub effective: Value,
     /// How far revisions got.
     pub receipts: Arc<dyn Receipts>,
+    /// How fresh the zones' copies are, where this control plane knows.
+    pub zone_sync: Option<ZoneSync>,
     /// Further routes, behind the same authentication.
     pub extra: Router,
 }
@@ -138,6 +140,7 @@ impl RestParts<'_> {
         state.access = Arc::clone(&access);
         state.rules = Arc::new(MeshRules::new(self.mode, zone.map(Into::into)));
         state.receipts = self.receipts;
+        state.zone_sync = self.zone_sync;
         state.read_only = self.common.read_only;
         state.origin_unchecked = self.origin_unchecked;
         state.unsafe_delete = self.common.unsafe_delete;

@@ -45,4 +45,4 @@ pub use receipts::{
 };
 pub use reply::REVISION_HEADER;
 pub use routes::{router, router_with};
-pub use state::{Info, Limits, NoRules, RestState, WriteRules};
+pub use state::{Info, Limits, NoRules, RestState, WriteRules, ZoneSync};

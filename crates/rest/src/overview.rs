@@ -2,7 +2,9 @@
 
 use axum::response::Response;
 use http::StatusCode;
-use zonal_model::{Key, Kind, Resource};
+use serde::Serialize;
+use serde_json::Value;
+use zonal_model::{Key, Kind, OverviewJson, Resource};
 use zonal_store::Snapshot;
 
 use crate::call::Call;
@@ -19,6 +21,26 @@ fn insight<'a>(snapshot: &'a Snapshot, resource: &Resource) -> Option<&'a Resour
     snapshot.get(&insight).map(|stored| &stored.resource)
 }
 
+/// An overview, for a zone with how fresh its copy is.
+#[derive(Debug, Serialize)]
+struct Joined<'a> {
+    #[serde(flatten)]
+    overview: OverviewJson<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sync: Option<Value>,
+}
+
+fn joined<'a>(state: &RestState, snapshot: &'a Snapshot, resource: &'a Resource) -> Joined<'a> {
+    let sync = state
+        .zone_sync
+        .as_ref()
+        .filter(|_| resource.key.kind == Kind::Zone);
+    Joined {
+        overview: resource.to_overview(insight(snapshot, resource)),
+        sync: sync.map(|sync| sync(&resource.key.name)),
+    }
+}
+
 pub(crate) fn get(state: &RestState, kind: Kind, call: &Call) -> Result<Response, Problem> {
     let place = place(kind, call);
     let snapshot = state.store.snapshot();
@@ -27,7 +49,7 @@ pub(crate) fn get(state: &RestState, kind: Kind, call: &Call) -> Result<Response
         .get(&place.key())
         .ok_or_else(|| Problem::not_found(Title::Get))?;
     let resource = &stored.resource;
-    let body = resource.to_overview(insight(&snapshot, resource));
+    let body = joined(state, &snapshot, resource);
     Ok(reply::with_revision(
         reply::json(StatusCode::OK, &body),
         snapshot.revision(),
@@ -54,11 +76,7 @@ fn list_of(
     let items = list
         .items
         .iter()
-        .map(|stored| {
-            stored
-                .resource
-                .to_overview(insight(&snapshot, &stored.resource))
-        })
+        .map(|stored| joined(state, &snapshot, &stored.resource))
         .collect();
     let list = List {
         total: list.total,

@@ -115,6 +115,9 @@ impl WriteRules for NoRules {
     }
 }
 
+/// Says how fresh a zone's copy is; it becomes the member `sync` of the zone's overview.
+pub type ZoneSync = Arc<dyn Fn(&str) -> Value + Send + Sync>;
+
 /// Everything a handler may use.
 #[derive(Clone)]
 pub struct RestState {
@@ -138,6 +141,8 @@ pub struct RestState {
     pub receipts: Arc<dyn Receipts>,
     /// What bounds a request.
     pub limits: Limits,
+    /// How fresh the zones' copies are, where this control plane knows.
+    pub zone_sync: Option<ZoneSync>,
     /// Nothing may be written.
     pub read_only: bool,
     /// Writes are not asked where they originate.
@@ -167,6 +172,7 @@ impl RestState {
             rules: Arc::new(NoRules),
             receipts: Arc::new(NoReceipts),
             limits,
+            zone_sync: None,
             read_only: false,
             origin_unchecked: false,
             unsafe_delete: false,

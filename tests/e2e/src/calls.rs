@@ -35,7 +35,11 @@ pub struct Answer {
 /// A client that makes a new connection for each call.
 pub(crate) fn client() -> reqwest::Client {
     // Without any setting that can be wrong, building cannot fail.
-    reqwest::Client::builder().pool_max_idle_per_host(0).no_proxy().build().unwrap_or_default()
+    reqwest::Client::builder()
+        .pool_max_idle_per_host(0)
+        .no_proxy()
+        .build()
+        .unwrap_or_default()
 }
 
 /// Calls `http://<address><path>`.

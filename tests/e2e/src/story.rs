@@ -352,9 +352,15 @@ async fn route(federation: &mut Federation, report: &Report) -> anyhow::Result<(
         Ok(())
     })
     .await?;
-    report.timed("first changed answer, counted from the receipt, after", took);
+    report.timed(
+        "first changed answer, counted from the receipt, after",
+        took,
+    );
     let took = started.elapsed();
-    report.timed("first changed answer, counted from `zonal apply`, after", took);
+    report.timed(
+        "first changed answer, counted from `zonal apply`, after",
+        took,
+    );
     let other = calls::http(&client, address, "/hello").await?;
     ensure!(
         other.zone == "east",

@@ -136,7 +136,10 @@ async fn answer_bootstrap(
         .and_then(serde_json::Value::as_u64)
         .and_then(|port| u16::try_from(port).ok());
     let settings = bootstrap::Settings {
-        xds_host: state.xds_host.clone().unwrap_or_else(|| host(&uri, &headers)),
+        xds_host: state
+            .xds_host
+            .clone()
+            .unwrap_or_else(|| host(&uri, &headers)),
         xds_port: state.xds_port,
         ca_pem: state.identity.chain_pem().to_string(),
         ..bootstrap::Settings::default()
@@ -156,13 +159,16 @@ async fn answer_bootstrap(
 
 /// The host that the request was sent to, without its port. HTTP/2 names it in the address, HTTP/1 in a header.
 fn host(uri: &http::Uri, headers: &HeaderMap) -> String {
-    let named = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    let named = headers
+        .get(header::HOST)
+        .and_then(|host| host.to_str().ok());
     uri.authority()
         .cloned()
         .or_else(|| named?.parse().ok())
-        .map_or_else(|| "localhost".to_owned(), |authority: http::uri::Authority| {
-            authority.host().trim_matches(['[', ']']).to_owned()
-        })
+        .map_or_else(
+            || "localhost".to_owned(),
+            |authority: http::uri::Authority| authority.host().trim_matches(['[', ']']).to_owned(),
+        )
 }
 
 fn token(headers: &HeaderMap) -> Option<&str> {

@@ -74,10 +74,15 @@ fn merge(mut offered: Offered, wanted: &BTreeMap<&str, Wanted<'_>>) -> Offered {
         offered.remove(&name);
     }
     for (name, Wanted { version, encoded }) in wanted {
-        let same = offered.get(*name).is_some_and(|held| held.version.as_str() == &**version);
+        let same = offered
+            .get(*name)
+            .is_some_and(|held| held.version.as_str() == &**version);
         if !same {
             let version = Version::from(Arc::clone(version));
-            let entry = Entry { version, body: unpacked(encoded) };
+            let entry = Entry {
+                version,
+                body: unpacked(encoded),
+            };
             offered.insert(Name::from(*name), entry);
         }
     }

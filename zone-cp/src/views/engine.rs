@@ -3,22 +3,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use jiff::Timestamp;
-use prost::Message as _;
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, warn};
 use zonal_catalogue::{Dependents, OutboundMode, ProxyReach};
-use zonal_delta::{Entry, Name, Offered, TypeUrl, Version};
-use zonal_identity::Leaf;
-use zonal_model::{Key, Kind, Kri, Resource};
+use zonal_model::{Key, Kind, Kri};
 use zonal_policy::{DataplanePolicies, Subject};
 use zonal_process::{CancellationToken, Clock};
 use zonal_store::{Change, Revision, Snapshot, Store, Watch};
-use zonal_xds::{Cache, Dataplane, Generated, Identity, Node, ProxyView, feature, type_url};
+use zonal_xds::{Cache, Dataplane, Identity, Node, ProxyView, feature, type_url};
 
-use super::handle::{EngineHandle, INPUTS_MAX, Input, Progress, ProxyConfig, Session};
 use super::certificate::{self, Certificate};
 use super::config::to_config;
+use super::handle::{EngineHandle, INPUTS_MAX, Input, Progress, ProxyConfig, Session};
 use super::mesh::{MeshState, Touched};
 use crate::authorities::Authorities;
 use crate::insights::{Insights, Report};
