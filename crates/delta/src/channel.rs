@@ -207,6 +207,10 @@ impl Channel {
             }
         };
         self.answered_once = true;
+        // What is gone, and whose removal is answered, is refused no more.
+        let (examined, pending) = (&self.examined, &self.pending);
+        self.refused
+            .retain(|name, _| examined.contains_key(name) || pending.contains_key(name));
         if let Some(mark) = sent.mark {
             self.reached = mark;
         }
@@ -268,7 +272,7 @@ impl Channel {
         self.absorbed
     }
 
-    /// Whether something that is still offered was refused.
+    /// Whether something was refused, and what replaces it has not been taken.
     pub(crate) fn is_refused(&self) -> bool {
         !self.refused.is_empty()
     }
@@ -369,15 +373,6 @@ impl Channel {
             .iter()
             .map(|u| (u.name.clone(), u.version.clone()))
             .collect();
-        for (name, version) in &sent {
-            if self
-                .refused
-                .get(name)
-                .is_some_and(|refusal| refusal.version != *version)
-            {
-                self.refused.remove(name);
-            }
-        }
         self.in_flight = Some(InFlight {
             nonce,
             sent,
@@ -392,7 +387,17 @@ impl Channel {
         match &self.in_flight {
             Some(sent) if sent.stall_reported => None,
             Some(sent) => Some(sent.sent_at + settings.answer_timeout),
-            None => self.refused.values().map(|refusal| refusal.retry_at).min(),
+            None => self
+                .refused
+                .iter()
+                .filter(|(name, refusal)| {
+                    // What has changed since needs no retry: it is said as a change.
+                    self.examined
+                        .get(*name)
+                        .is_some_and(|entry| entry.version == refusal.version)
+                })
+                .map(|(_, refusal)| refusal.retry_at)
+                .min(),
         }
     }
 
@@ -435,20 +440,14 @@ impl Channel {
         }
         self.examined = offered;
         self.absorbed = current;
-        let mut gone = Vec::new();
-        for (name, refusal) in &mut self.refused {
-            match self.examined.get(name) {
-                Some(entry) if entry.version == refusal.version => {
-                    if refusal.retry_at <= now {
-                        self.pending.entry(name.clone()).or_insert(Why::Changed);
-                    }
-                }
-                Some(_) => {}
-                None => gone.push(name.clone()),
+        for (name, refusal) in &self.refused {
+            let unchanged = self
+                .examined
+                .get(name)
+                .is_some_and(|entry| entry.version == refusal.version);
+            if unchanged && refusal.retry_at <= now {
+                self.pending.entry(name.clone()).or_insert(Why::Changed);
             }
-        }
-        for name in gone {
-            self.refused.remove(&name);
         }
     }
 

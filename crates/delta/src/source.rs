@@ -146,7 +146,7 @@ impl Source {
             .unwrap_or(current)
     }
 
-    /// Whether the peer refuses something that is still offered: it has answered for more than it holds.
+    /// Whether the peer has refused something and not yet taken what replaces it: it has answered for more than it holds.
     #[must_use]
     pub fn is_refused(&self) -> bool {
         self.channels.iter().any(Channel::is_refused)

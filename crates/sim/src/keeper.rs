@@ -55,9 +55,6 @@ impl Keeper {
         self.inbox.len()
     }
 
-    pub(crate) const fn is_busy(&self) -> bool {
-        self.busy.is_some()
-    }
 
     /// Begins with the next message, if none is being kept.
     pub(crate) fn start(&mut self, subscriber: &mut Subscriber, store: &MemoryStore) -> Progress {

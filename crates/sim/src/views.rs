@@ -36,7 +36,7 @@ pub(crate) fn sees(proxy: usize, type_url: &str) -> bool {
 struct Session {
     conn: ConnId,
     source: Source,
-    told: Option<Mark>,
+    told: Option<(Mark, bool)>,
     timer: Option<u64>,
 }
 
@@ -65,6 +65,11 @@ pub(crate) struct Views {
 
 fn id(proxy: usize) -> ProxyId {
     ProxyId::new(MESH, format!("proxy-{proxy}"))
+}
+
+/// The revision before another.
+const fn before(revision: Revision) -> Revision {
+    Revision(revision.0.saturating_sub(1))
 }
 
 fn entry(resource: &Resource) -> Entry {
@@ -208,9 +213,13 @@ impl World {
         };
         for event in session.source.handle_request(now, request) {
             match event {
-                Told::Nacked { type_url, message, .. } => {
-                    let reflects = views.snapshot.revision();
-                    views.ledger.nacked(&id(proxy), reflects, type_url.as_str(), &message);
+                Told::Nacked {
+                    type_url,
+                    mark,
+                    message,
+                    ..
+                } => {
+                    views.ledger.nacked(&id(proxy), Revision(mark.0), type_url.as_str(), &message);
                 }
                 Told::Acked { .. }
                 | Told::Requested { .. }
@@ -271,10 +280,11 @@ impl World {
             };
             let (conn, set) = (session.conn, session.timer);
             let Some(response) = session.source.poll_response(now) else {
-                let reached = session.source.reached();
-                if session.told != Some(reached) {
-                    session.told = Some(reached);
-                    views.ledger.acked(&id(proxy), Revision(reached.0), wall);
+                let answered = (session.source.reached(), session.source.is_refused());
+                if session.told != Some(answered) {
+                    session.told = Some(answered);
+                    let (reached, still_refuses) = answered;
+                    views.ledger.acked(&id(proxy), Revision(reached.0), still_refuses, wall);
                 }
                 let due = session.source.next_timeout();
                 let set = self.arm(conn, End::Listener, set, due)?;
@@ -313,7 +323,7 @@ impl World {
     fn check_receipts(&self, zone: usize) -> Checked {
         let views = &self.zones[zone].views;
         for step in &views.steps {
-            let receipt = views.ledger.receipt(step.up_to);
+            let receipt = views.ledger.receipt(before(step.up_to), step.up_to);
             let using = step.affected - step.waiting.len();
             if receipt.acked > using {
                 return Err(violation(
@@ -374,7 +384,7 @@ impl World {
             }
         }
         let revision = at.store.snapshot().revision();
-        let receipt = at.views.ledger.receipt(revision);
+        let receipt = at.views.ledger.receipt(before(revision), revision);
         if !receipt.computed || (receipt.converged_at.is_none() && !poisoned) {
             return Err(violation(
                 "progress",

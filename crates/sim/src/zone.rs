@@ -87,11 +87,11 @@ impl Zone {
         self.session.as_ref().map(|session| session.conn)
     }
 
-    /// Whether everything global has sent is kept and answered, as far as the zone knows.
+    /// Whether everything that global holds for it has arrived once on the present stream.
     pub(crate) fn is_quiet(&self) -> bool {
         self.session
             .as_ref()
-            .is_some_and(|session| session.down.is_live() && !session.keeper.is_busy())
+            .is_some_and(|session| session.down.is_live())
     }
 }
 
