@@ -195,12 +195,16 @@ impl Ledger {
         let mut waiting = BTreeSet::new();
         let mut offline = BTreeSet::new();
         let mut nacks = BTreeMap::new();
-        for step in self.steps.iter().take(last + 1) {
+        for (index, step) in self.steps.iter().take(last + 1).enumerate() {
             waiting.extend(&step.outstanding);
-            nacks.extend(&step.nacks);
+            // Without a step of its own a revision is in use since the step before it is.
+            if index == last {
+                receipt.converged_at = receipt.converged_at.max(step.converged_at);
+            }
             if step.up_to > after {
                 affected.extend(&step.affected);
                 offline.extend(&step.offline);
+                nacks.extend(&step.nacks);
                 receipt.converged_at = receipt.converged_at.max(step.converged_at);
             }
         }
@@ -241,7 +245,7 @@ mod tests {
     }
 
     /// Of one revision.
-    fn receipt(ledger: &Ledger, revision: u64) -> Receipt {
+    fn of(ledger: &Ledger, revision: u64) -> Receipt {
         ledger.receipt(Revision(revision - 1), Revision(revision))
     }
 
@@ -257,7 +261,7 @@ mod tests {
     fn a_revision_that_changes_no_proxy_converges_at_once() {
         let mut ledger = ledger(&["web", "api"]);
         ledger.computed(Revision(7), [], at(1));
-        let receipt = receipt(&ledger, 7);
+        let receipt = of(&ledger, 7);
         assert_eq!((receipt.total, receipt.affected, receipt.acked), (2, 0, 0));
         assert_eq!(receipt.converged_at, Some(at(1)));
     }
@@ -267,10 +271,10 @@ mod tests {
         let mut ledger = ledger(&["web", "api", "db"]);
         ledger.computed(Revision(7), [id("web"), id("api")], at(1));
         ledger.acked(&id("web"), Revision(7), false, at(2));
-        assert_eq!(receipt(&ledger, 7).converged_at, None);
-        assert_eq!(receipt(&ledger, 7).acked, 1);
+        assert_eq!(of(&ledger, 7).converged_at, None);
+        assert_eq!(of(&ledger, 7).acked, 1);
         ledger.acked(&id("api"), Revision(7), false, at(3));
-        assert_eq!(receipt(&ledger, 7).converged_at, Some(at(3)));
+        assert_eq!(of(&ledger, 7).converged_at, Some(at(3)));
     }
 
     #[test]
@@ -279,9 +283,9 @@ mod tests {
         ledger.computed(Revision(7), [id("web")], at(1));
         ledger.computed(Revision(9), [id("web")], at(2));
         ledger.acked(&id("web"), Revision(9), false, at(3));
-        assert_eq!(receipt(&ledger, 7).acked, 1);
+        assert_eq!(of(&ledger, 7).acked, 1);
         // A revision between two steps is part of the later one.
-        assert_eq!(receipt(&ledger, 8).converged_at, Some(at(3)));
+        assert_eq!(of(&ledger, 8).converged_at, Some(at(3)));
     }
 
     #[test]
@@ -290,8 +294,8 @@ mod tests {
         ledger.computed(Revision(7), [id("web")], at(1));
         ledger.computed(Revision(9), [id("web")], at(2));
         ledger.acked(&id("web"), Revision(7), false, at(3));
-        assert_eq!(receipt(&ledger, 9).acked, 0);
-        assert_eq!(receipt(&ledger, 9).converged_at, None);
+        assert_eq!(of(&ledger, 9).acked, 0);
+        assert_eq!(of(&ledger, 9).converged_at, None);
     }
 
     #[test]
@@ -299,12 +303,12 @@ mod tests {
         let mut ledger = ledger(&["web"]);
         ledger.computed(Revision(7), [id("web")], at(1));
         ledger.nacked(&id("web"), Revision(7), "listener", "bad route");
-        let receipt = receipt(&ledger, 7);
+        let receipt = of(&ledger, 7);
         assert_eq!(receipt.nacks.len(), 1);
         assert_eq!(receipt.converged_at, None);
         ledger.computed(Revision(8), [id("web")], at(2));
         ledger.acked(&id("web"), Revision(8), false, at(3));
-        assert!(receipt(&ledger, 7).nacks.is_empty());
+        assert!(of(&ledger, 7).nacks.is_empty());
     }
 
     #[test]
@@ -313,7 +317,7 @@ mod tests {
         ledger.computed(Revision(7), [id("web"), id("api")], at(1));
         ledger.acked(&id("api"), Revision(7), false, at(2));
         ledger.disconnected(&id("web"), at(4));
-        let receipt = receipt(&ledger, 7);
+        let receipt = of(&ledger, 7);
         assert_eq!((receipt.acked, receipt.offline), (1, 1));
         assert_eq!(receipt.converged_at, Some(at(4)));
     }
@@ -324,13 +328,13 @@ mod tests {
         ledger.computed(Revision(7), [id("web")], at(1));
         ledger.nacked(&id("web"), Revision(7), "listener", "bad route");
         ledger.acked(&id("web"), Revision(7), true, at(2));
-        assert_eq!(ledger.receipt(Revision(7)).nacks.len(), 1);
-        assert_eq!(ledger.receipt(Revision(7)).converged_at, None);
+        assert_eq!(of(&ledger, 7).nacks.len(), 1);
+        assert_eq!(of(&ledger, 7).converged_at, None);
         // What came later and was taken is in use, whatever else is refused.
         ledger.computed(Revision(8), [id("web")], at(3));
         ledger.acked(&id("web"), Revision(8), true, at(4));
-        assert_eq!(ledger.receipt(Revision(8)).converged_at, Some(at(4)));
-        assert_eq!(ledger.receipt(Revision(7)).acked, 0);
+        assert_eq!(of(&ledger, 8).converged_at, Some(at(4)));
+        assert_eq!(of(&ledger, 7).acked, 0);
     }
 
     #[test]
@@ -339,18 +343,18 @@ mod tests {
         ledger.computed(Revision(7), [id("web")], at(1));
         ledger.disconnected(&id("web"), at(2));
         ledger.connected(id("web"));
-        let receipt = ledger.receipt(Revision(7));
+        let receipt = of(&ledger, 7);
         assert_eq!((receipt.acked, receipt.offline), (0, 0));
         assert_eq!(receipt.converged_at, None);
         ledger.acked(&id("web"), Revision(7), false, at(3));
-        assert_eq!(ledger.receipt(Revision(7)).converged_at, Some(at(3)));
+        assert_eq!(of(&ledger, 7).converged_at, Some(at(3)));
     }
 
     #[test]
     fn a_revision_not_computed_yet_is_not_converged() {
         let mut ledger = ledger(&["web"]);
         ledger.computed(Revision(7), [], at(1));
-        let receipt = receipt(&ledger, 8);
+        let receipt = of(&ledger, 8);
         assert!(!receipt.computed);
         assert_eq!(receipt.converged_at, None);
     }
@@ -360,8 +364,8 @@ mod tests {
         let mut ledger = ledger(&["web", "api"]);
         ledger.computed(Revision(7), [id("web")], at(1));
         ledger.computed(Revision(8), [], at(2));
-        assert_eq!(receipt(&ledger, 8).affected, 0);
-        assert_eq!(receipt(&ledger, 8).converged_at, None);
+        assert_eq!(of(&ledger, 8).affected, 0);
+        assert_eq!(of(&ledger, 8).converged_at, None);
         let both = ledger.receipt(Revision(6), Revision(8));
         assert_eq!((both.affected, both.acked), (1, 0));
         ledger.acked(&id("web"), Revision(8), false, at(3));

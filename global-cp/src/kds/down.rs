@@ -6,7 +6,7 @@ use kds_proto::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DeltaDisco
 use prost::Message as _;
 use tonic::{Status, Streaming};
 use tracing::{debug, info, warn};
-use zonal_delta::{Event, wire as delta_wire};
+use zonal_delta::{Event, Nonce, wire as delta_wire};
 use zonal_federation::wire;
 use zonal_kds::{Direction, Publisher};
 use zonal_store::Watch;
@@ -63,9 +63,10 @@ async fn serve(
         shared,
         peer,
         connection,
-        publisher: Publisher::new(direction, Arc::clone(&shared.encodings)),
+        publisher: Publisher::sharing(direction, Arc::clone(&shared.shelf)),
         watch: shared.store.watch(),
         touched: true,
+        answered: 0,
     };
     session.handle_snapshot();
     session.handle_request(first)?;
@@ -83,6 +84,8 @@ struct Session<'a> {
     watch: Watch,
     /// Something changed for this zone since it was last told a revision.
     touched: bool,
+    /// The newest response that the zone has answered.
+    answered: u64,
 }
 
 impl Session<'_> {
@@ -149,15 +152,18 @@ impl Session<'_> {
             .handle_request(self.shared.clock.now(), request)
         {
             match event {
-                Event::Acked { type_url, .. } => {
+                Event::Acked { type_url, nonce } => {
+                    self.note_answer(&nonce);
                     self.shared.zones.acked(&self.connection, type_url.as_str());
                 }
                 Event::Nacked {
                     type_url,
                     names,
                     message,
+                    nonce,
                     ..
                 } => {
+                    self.note_answer(&nonce);
                     warn!(zone = %self.peer.zone, kind = %type_url, ?names, reason = message, "a zone refused resources");
                     self.shared
                         .metrics
@@ -192,20 +198,26 @@ impl Session<'_> {
         }
     }
 
+    fn note_answer(&mut self, nonce: &Nonce) {
+        // Our own nonces, which are numbers.
+        let number = nonce.as_str().parse().unwrap_or(0);
+        self.answered = self.answered.max(number);
+    }
+
     /// Tells what the zone has answered for. Revisions that change nothing for it pass in silence.
     fn note_progress(&mut self) {
         let Some(reached) = self.publisher.reached() else {
             return;
         };
         let seen = self.watch.seen();
-        let announce = self.touched && reached == seen.revision();
+        let announce = self.touched && reached >= seen.revision();
         if announce {
             self.touched = false;
         }
         let epoch = seen.epoch().clone();
         self.shared
             .zones
-            .reached(&self.connection, &epoch, reached, seen.revision(), announce);
+            .reached(&self.connection, &epoch, reached, seen.revision(), announce.then_some(self.answered));
     }
 }
 

@@ -113,11 +113,13 @@ fn committed(announced: Announced) -> Committed {
         epoch,
         revision,
         at,
+        answered,
     } = announced;
     Committed {
         revision: revision.0,
         committed_at: Some(timestamp(at)),
         epoch: epoch.to_string(),
+        answered_nonce: answered,
     }
 }
 

@@ -76,8 +76,6 @@ fn of_zone(progress: &Progress, revision: Revision) -> ZoneReceipt {
         })
         .collect();
     let answered = proxies(progress, revision, &mut nacks);
-    let proxies = answered.map(|(counts, _)| counts);
-    let converged_at = answered.and_then(|(_, at)| at);
     let state = if progress.streams == 0 {
         ZoneReceiptState::Offline
     } else if !kept {
@@ -85,59 +83,70 @@ fn of_zone(progress: &Progress, revision: Revision) -> ZoneReceipt {
     } else if !nacks.is_empty() {
         ZoneReceiptState::Refused
     } else {
-        match proxies {
+        match &answered {
             // A zone of Kuma says nothing of its proxies: what can be known is complete.
-            None if !progress.ours => ZoneReceiptState::Complete,
-            None => ZoneReceiptState::Kept,
-            Some(counts) if counts.acked + counts.offline >= counts.affected => {
-                ZoneReceiptState::Complete
-            }
-            Some(_) => ZoneReceiptState::Kept,
+            Answered::Nothing if !progress.ours => ZoneReceiptState::Complete,
+            Answered::Nothing | Answered::Some { converged_at: None, .. } => ZoneReceiptState::Kept,
+            Answered::NotConcerned { .. } | Answered::Some { .. } => ZoneReceiptState::Complete,
         }
     };
-    let converged_at = converged_at
-        .or(kept_at)
-        .filter(|_| state == ZoneReceiptState::Complete);
+    let (proxies, converged_at) = match answered {
+        Answered::Nothing => (ProxyCounts::default(), kept_at),
+        Answered::NotConcerned { total } => {
+            (ProxyCounts { total, ..ProxyCounts::default() }, kept_at)
+        }
+        Answered::Some { counts, converged_at } => (counts, converged_at),
+    };
+    let converged_at = converged_at.filter(|_| state == ZoneReceiptState::Complete);
     ZoneReceipt {
         kept_at,
         converged_at,
-        proxies: proxies.unwrap_or_default(),
+        proxies,
         nacks,
         state,
     }
 }
 
-/// What the zone's proxies answered to the first revision that concerned the zone and has `revision` in it. When none
-/// has, nothing of it concerned the zone, and the answers to the last one before are the answers.
-fn proxies(
-    progress: &Progress,
-    revision: Revision,
-    nacks: &mut Vec<Nack>,
-) -> Option<(ProxyCounts, Option<Timestamp>)> {
+/// What the proxies of a zone have answered to a revision.
+enum Answered {
+    /// The zone has not told anything yet.
+    Nothing,
+    /// Nothing of the revision concerned the zone.
+    NotConcerned { total: u64 },
+    /// So far this, and since when nobody is outstanding. Counts alone say nothing: before the zone has computed what
+    /// follows from the revision, nobody is affected yet.
+    Some { counts: ProxyCounts, converged_at: Option<Timestamp> },
+}
+
+/// Looks at the first revision that concerned the zone and has `revision` in it.
+fn proxies(progress: &Progress, revision: Revision, nacks: &mut Vec<Nack>) -> Answered {
     let asked = progress
         .announced
         .iter()
         .map(|(announced, _)| *announced)
-        .find(|announced| *announced >= revision)
-        .or_else(|| progress.announced.back().map(|(announced, _)| *announced));
+        .find(|announced| *announced >= revision);
     let Some(asked) = asked else {
-        return Some((ProxyCounts::default(), None));
+        let newest = progress.receipts.values().next_back();
+        let total = newest.map_or(0, |answer| answer.proxies_total.into());
+        return Answered::NotConcerned { total };
     };
-    let later = progress.receipts.range(asked..).next();
-    let answer = later.map(|(_, answer)| answer)?;
+    let Some((_, answer)) = progress.receipts.range(asked..).next() else {
+        return Answered::Nothing;
+    };
     nacks.extend(answer.nacks.iter().map(|nack| Nack {
         proxy: Some(format!("{}/{}", nack.mesh, nack.proxy)),
         resource: Some(nack.type_url.clone()),
         reason: nack.reason.clone(),
     }));
     let at = answer.all_acked_at.as_ref();
-    let at = at.and_then(|at| Timestamp::new(at.seconds, at.nanos).ok());
-    let counts = ProxyCounts {
-        total: answer.proxies_total.into(),
-        affected: answer.proxies_affected.into(),
-        acked: answer.acked.into(),
-        nacked: answer.nacked.into(),
-        offline: answer.offline.into(),
-    };
-    Some((counts, at))
+    Answered::Some {
+        counts: ProxyCounts {
+            total: answer.proxies_total.into(),
+            affected: answer.proxies_affected.into(),
+            acked: answer.acked.into(),
+            nacked: answer.nacked.into(),
+            offline: answer.offline.into(),
+        },
+        converged_at: at.and_then(|at| Timestamp::new(at.seconds, at.nanos).ok()),
+    }
 }

@@ -35,6 +35,8 @@ pub(super) struct Announced {
     pub(super) epoch: Epoch,
     pub(super) revision: Revision,
     pub(super) at: Timestamp,
+    /// The newest response that was answered by then.
+    pub(super) answered: u64,
 }
 
 /// Something of a revision that a zone refused.
@@ -294,17 +296,18 @@ impl Zones {
         self.inner.receipts.send_modify(|count| *count += 1);
     }
 
-    /// The zone has answered for everything up to a revision. `announce`: something of it concerned the zone.
+    /// The zone has answered for everything up to a revision. `announce`: something of it concerned the zone, with the
+    /// newest response answered by then.
     pub(super) fn reached(
         &self,
         connection: &Connection,
         epoch: &Epoch,
         revision: Revision,
         newest: Revision,
-        announce: bool,
+        announce: Option<u64>,
     ) {
         let now = self.inner.clock.wall();
-        let mut moved = announce;
+        let mut moved = announce.is_some();
         self.change(&connection.zone, |zone| {
             let progress = &mut zone.progress;
             if progress.reached < Some(revision) {
@@ -318,15 +321,16 @@ impl Zones {
                 push(&mut progress.kept, (revision, now));
                 moved = true;
             }
-            if announce {
+            if announce.is_some() {
                 push(&mut progress.announced, (revision, now));
             }
         });
-        if announce {
+        if let Some(answered) = announce {
             let announced = Announced {
                 epoch: epoch.clone(),
                 revision,
                 at: now,
+                answered,
             };
             connection.session.announced.send_replace(Some(announced));
         }

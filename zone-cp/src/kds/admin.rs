@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Response, Status, Streaming};
 use tracing::debug;
+pub use zonal_control_plane::AdminQuestion;
 use zonal_process::{Backoff, BackoffPolicy};
 
 use super::Shared;
@@ -26,28 +27,6 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Questions that are answered at once; further ones wait on the stream.
 const CONCURRENT_MAX: usize = 16;
 const OUTBOX: usize = 16;
-
-/// What is asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AdminQuestion {
-    /// The configuration in use.
-    Config {
-        /// With endpoints.
-        endpoints: bool,
-    },
-    /// Counters.
-    Stats {
-        /// As JSON.
-        json: bool,
-        /// Only counters that were ever moved.
-        used_only: bool,
-    },
-    /// Clusters and their endpoints.
-    Clusters {
-        /// As JSON.
-        json: bool,
-    },
-}
 
 /// Whom the question is about.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -32,6 +32,7 @@ pub(super) async fn run(
         introduced = true;
         outbox.send(message).await.map_err(|_gone| ended())?;
     }
+    shared.forget_applied();
     let call = link.request(ReceiverStream::new(outgoing));
     let mut incoming = link
         .sync()
@@ -58,6 +59,7 @@ pub(super) async fn run(
                 problem: error.to_string(),
             })?;
         let kind = response.type_url.clone();
+        let nonce = response.nonce.clone();
         let Some(pending) = subscriber.handle_response(response) else {
             warn!(%kind, "global sent a kind that was not asked for");
             continue;
@@ -68,6 +70,7 @@ pub(super) async fn run(
             removes,
             ..
         } = keep(subscriber, &pending, &*shared.store).await?;
+        shared.note_applied(&nonce);
         debug!(%kind, puts, removes, "kept what global sent");
         for refusal in &refused {
             warn!(%kind, name = refusal.name, reason = refusal.reason, "refused a resource of global");

@@ -127,7 +127,9 @@ async fn serve(
 
 /// Everything up to the revision that concerns the zone is in its store: global says so after our answers.
 fn note(shared: &Shared, committed: &Committed) -> Kept {
-    let local = shared.store.snapshot().revision();
+    let local = shared
+        .applied_up_to(committed.answered_nonce)
+        .unwrap_or_else(|| shared.store.snapshot().revision());
     let at = shared.clock.wall();
     let held = HeldRevision {
         epoch: Epoch::named(&committed.epoch),

@@ -19,13 +19,15 @@ mod health;
 mod insight;
 mod up;
 
+use std::collections::VecDeque;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
+use zonal_delta::Nonce;
 use zonal_federation::{Border, Encodings};
 use zonal_model::ZoneName;
 use zonal_process::tls::Trust;
@@ -144,6 +146,35 @@ struct Shared {
     encodings: Arc<Encodings>,
     progress: watch::Sender<GlobalProgress>,
     admin: Arc<dyn EnvoyAdmin>,
+    /// What the newest downward stream brought: number of the response, and the zone's revision that has it.
+    applied: Mutex<VecDeque<(u64, Revision)>>,
+}
+
+/// Responses of one stream that are remembered; global speaks of one within a moment.
+const APPLIED_MAX: usize = 1024;
+
+impl Shared {
+    /// A response is kept.
+    fn note_applied(&self, nonce: &Nonce) {
+        let Ok(number) = nonce.as_str().parse() else { return };
+        let local = self.store.snapshot().revision();
+        let mut applied = self.applied.lock().unwrap_or_else(PoisonError::into_inner);
+        applied.push_back((number, local));
+        if applied.len() > APPLIED_MAX {
+            applied.pop_front();
+        }
+    }
+
+    /// The zone's revision that has everything up to a response; `None` when that is not known.
+    fn applied_up_to(&self, number: u64) -> Option<Revision> {
+        let applied = self.applied.lock().unwrap_or_else(PoisonError::into_inner);
+        applied.iter().rev().find(|(known, _)| *known <= number).map(|(_, local)| *local)
+    }
+
+    /// A new downward stream counts its responses anew.
+    fn forget_applied(&self) {
+        self.applied.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
 }
 
 /// Stays connected with global until `stop`: dials, syncs, and dials again with growing waits when it is away.
@@ -168,6 +199,7 @@ pub async fn run(
         encodings,
         progress,
         admin,
+        applied: Mutex::default(),
     });
     let mut outgoing = exchange::Receipts::new(receipts);
     let mut earlier = None;
