@@ -9,13 +9,16 @@
 
 mod support;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use support::load;
 use zonal_model::{Kind, Kri, Resource};
-use zonal_policy::{DataplanePolicies, InboundKey, Matcher, Policies, Subject, Targets};
+use zonal_policy::{
+    DataplanePolicies, Inbound, InboundKey, Matcher, Policies, Subject, Targets,
+};
 
 fn timeout(name: &str, labels: &Value, spec: &Value) -> Resource {
     load(&json!({
@@ -252,4 +255,47 @@ fn proxies_that_the_same_policies_touch_share_what_is_merged() {
     assert!(Arc::ptr_eq(&rules("x"), &rules("x")));
     assert!(Arc::ptr_eq(&rules("y"), &rules("z")));
     assert!(!Arc::ptr_eq(&rules("x"), &rules("y")));
+}
+
+#[test]
+fn a_section_is_selected_by_name_or_number() {
+    let subject = Subject {
+        mesh: "default".into(),
+        display_name: "web".into(),
+        labels: BTreeMap::new(),
+        inbounds: ["http", "8081"]
+            .iter()
+            .zip([8080, 8081])
+            .map(|(section, port)| Inbound {
+                section: (*section).into(),
+                key: InboundKey {
+                    address: "10.0.0.1".into(),
+                    port,
+                },
+            })
+            .collect(),
+        delegated_gateway: false,
+    };
+    let check = |section: &str, want: &[u16]| {
+        let policy = load(&json!({
+            "type": "MeshTimeout", "mesh": "default", "name": "slow",
+            "spec": {
+                "targetRef": {"kind": "Dataplane", "sectionName": section},
+                "rules": [{"default": {"idleTimeout": "1s"}}],
+            },
+        }));
+        let policies = Policies::new([&policy]);
+        let targets = Targets::new("default", []);
+        let said = DataplanePolicies::new(&policies, &targets, &subject, false);
+        let ports: Vec<u16> = said
+            .kind(Kind::MeshTimeout)
+            .inbound
+            .keys()
+            .map(|key| key.port)
+            .collect();
+        assert_eq!(ports, want, "{section}");
+    };
+    check("http", &[8080]);
+    check("8080", &[]);
+    check("8081", &[8081]);
 }

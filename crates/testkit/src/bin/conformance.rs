@@ -8,17 +8,20 @@
 use std::process::ExitCode;
 
 use zonal_testkit::conformance::{
-    SuiteResult, crosszone, envoyconfig, kds_full_sync, resource_validation, rest_crud, wire,
+    SuiteResult, crosszone, envoyconfig, kds_full_sync, policy, resource_validation, rest_crud,
+    wire,
 };
 
 type Suite = (&'static str, fn() -> Option<SuiteResult>);
 
-const SUITES: [Suite; 7] = [
+const SUITES: [Suite; 9] = [
     ("wire", wire::wire_suite),
     ("kds-full-sync", kds_full_sync::kds_full_sync),
     ("rest-crud", rest_crud::rest_crud),
     ("rest-validation", rest_crud::rest_validation),
     ("resource-validation", resource_validation::run),
+    ("policy-matchers", policy::policy_matchers),
+    ("policy-rules", policy::policy_rules),
     ("crosszone", crosszone::crosszone),
     ("envoyconfig", envoyconfig::envoyconfig),
 ];
@@ -31,6 +34,7 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    let mut all_passed = true;
     for (name, run) in SUITES {
         if !wanted.is_empty() && !wanted.iter().any(|suite| suite == name) {
             continue;
@@ -47,13 +51,18 @@ fn main() -> ExitCode {
                     "{name}: passed {passed}, failed {}, skipped {skipped}",
                     failed.len()
                 );
+                all_passed &= failed.is_empty();
                 for (case, difference) in failed {
                     println!("--- {name} {case}\n{difference}");
                 }
             }
         }
     }
-    ExitCode::SUCCESS
+    if all_passed {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 /// The suites named by `--suite NAME`; none means all.

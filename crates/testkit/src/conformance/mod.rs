@@ -6,8 +6,9 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 pub mod crosszone;
-pub mod kds_full_sync;
 pub mod envoyconfig;
+pub mod kds_full_sync;
+pub mod policy;
 pub mod resource_validation;
 pub mod rest_crud;
 pub mod wire;

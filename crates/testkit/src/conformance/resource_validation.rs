@@ -17,7 +17,11 @@ pub fn run() -> Option<SuiteResult> {
     }
     let mut result = SuiteResult::new("resource-validation");
     for input in files_below(&folder, ".input.yaml") {
-        let case = input.strip_prefix(&folder).unwrap_or(&input).display().to_string();
+        let case = input
+            .strip_prefix(&folder)
+            .unwrap_or(&input)
+            .display()
+            .to_string();
         match kind_of(&case) {
             Some(kind) => result.count(&case, check(kind, &input)),
             None => result.skipped += 1,
@@ -29,21 +33,33 @@ pub fn run() -> Option<SuiteResult> {
 /// The kind is the first folder of a case, in lower case.
 fn kind_of(case: &str) -> Option<Kind> {
     let folder = case.split(['/', '\\']).next()?;
-    Kind::ALL.iter().copied().find(|kind| kind.name().eq_ignore_ascii_case(folder))
+    Kind::ALL
+        .iter()
+        .copied()
+        .find(|kind| kind.name().eq_ignore_ascii_case(folder))
 }
 
 fn check(kind: Kind, input: &Path) -> Result<(), String> {
     let spec = document(input)?;
     let want = ["output", "golden"]
         .iter()
-        .map(|suffix| input.with_extension("").with_extension(format!("{suffix}.yaml")))
+        .map(|suffix| {
+            input
+                .with_extension("")
+                .with_extension(format!("{suffix}.yaml"))
+        })
         .find(|path| path.is_file())
         .map_or_else(|| Ok(json!({})), |path| document(&path))?;
     let name = name_of(input);
     let violations = if spec.get("type").and_then(Value::as_str) == Some(kind.name()) {
-        parse::stored(&spec).map(|resource| validate(&resource)).map_err(|e| e.to_string())?
+        parse::stored(&spec)
+            .map(|resource| validate(&resource))
+            .map_err(|e| e.to_string())?
     } else {
-        validate(&Resource::new(Key::new(kind, "default", &name), Json::from_value(&spec)))
+        validate(&Resource::new(
+            Key::new(kind, "default", &name),
+            Json::from_value(&spec),
+        ))
     };
     let got: Vec<Value> = violations
         .0
@@ -52,12 +68,18 @@ fn check(kind: Kind, input: &Path) -> Result<(), String> {
         .collect();
     let got = Value::Array(got);
     let want = want.get("violations").cloned().unwrap_or_else(|| json!([]));
-    if got == want { Ok(()) } else { Err(format!("want {want:#}\ngot  {got:#}")) }
+    if got == want {
+        Ok(())
+    } else {
+        Err(format!("want {want:#}\ngot  {got:#}"))
+    }
 }
 
 /// Some cases are about the length of the name, which their own name tells.
 fn name_of(input: &Path) -> String {
-    let file = input.file_name().map(|name| name.to_string_lossy().into_owned());
+    let file = input
+        .file_name()
+        .map(|name| name.to_string_lossy().into_owned());
     let length = match file.as_deref().unwrap_or_default() {
         name if name.starts_with("name-too-long") => 64,
         name if name.starts_with("name-length-") => name
