@@ -233,7 +233,10 @@ impl Side<'_> {
                 resource.status.clone_from(&held.status);
                 resource.differs(held)
             }
-            (Self::Global { .. }, Some(held)) => resource.differs(held),
+            // A copy that belongs to no zone yet is written once more, so that it goes when its zone does.
+            (Self::Global { .. }, Some(held)) => {
+                resource.differs(held) || resource.owner != held.owner
+            }
         };
         Ok(Taken {
             resource,

@@ -15,9 +15,11 @@
 //! (see `federation`).
 
 mod keep;
+mod layer;
 mod publisher;
 mod subscriber;
 
 pub use keep::{Kept, keep};
+pub use layer::Shelf;
 pub use publisher::{Direction, Problem, Publisher};
 pub use subscriber::{From, Pending, Planned, Subscriber, zone_record};

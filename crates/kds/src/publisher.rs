@@ -1,15 +1,17 @@
 //! Offers what a store holds to one peer.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use zonal_delta::{
-    Entry, Event, Mark, Name, Offered, Request, Response, Settings, Source, TypeUrl,
-};
-use zonal_federation::{EncodeError, Encodings, Features, Receiver, Shape, wire};
-use zonal_model::{Key, Kind, Resource};
-use zonal_store::{Change, Revision, Snapshot, Stored};
+use imbl::OrdSet;
+use imbl::ordmap::DiffItem;
+use zonal_delta::{Event, Mark, Name, Offered, Request, Response, Settings, Source, TypeUrl};
+use zonal_federation::{EncodeError, Encodings, Features, wire};
+use zonal_model::{Key, Kind};
+use zonal_store::{Revision, Snapshot};
+
+use crate::layer::{Layer, Shelf, View};
 
 /// Which way resources go.
 #[derive(Clone, Debug)]
@@ -39,58 +41,63 @@ pub struct Problem {
     pub cause: Arc<EncodeError>,
 }
 
-/// Problems kept for the shell to log; the rest of a flood says nothing new.
-const PROBLEMS_MAX: usize = 64;
-
 /// Offers what a store holds to one peer, following the store's snapshots.
+///
+/// What all zones see alike is made once and shared by pointer; a zone pays for what is its own and for what changes.
 #[derive(Debug)]
 pub struct Publisher {
-    direction: Direction,
-    encodings: Arc<Encodings>,
+    view: View,
+    /// Does not see what came from it.
+    zone: Option<Arc<str>>,
+    shelf: Arc<Shelf>,
     source: Source,
-    snapshot: Option<Arc<Snapshot>>,
+    layer: Option<Arc<Layer>>,
+    /// Changes since a kind's map was last cut from the shared one.
+    drifted: BTreeMap<Kind, usize>,
     problems: Vec<Problem>,
-    /// Counts changes of what is offered.
-    offers: u64,
 }
 
 impl Publisher {
-    /// A publisher for a new stream. It is silent until the first snapshot.
+    /// A publisher for a new stream, that shares nothing with others. It is silent until the first snapshot.
     #[must_use]
     pub fn new(direction: Direction, encodings: Arc<Encodings>) -> Self {
-        let settings = match &direction {
-            Direction::Down { features, .. } | Direction::Up { features, .. } if features.ours => {
-                Settings::own_peer()
-            }
-            Direction::Down { .. } | Direction::Up { .. } => Settings::kuma_peer(),
+        Self::sharing(direction, Arc::new(Shelf::new(encodings)))
+    }
+
+    /// A publisher for a new stream among many. It is silent until the first snapshot.
+    #[must_use]
+    pub fn sharing(direction: Direction, shelf: Arc<Shelf>) -> Self {
+        let (view, zone, features) = match direction {
+            Direction::Down { zone, features } => (View::Zones(features), Some(zone), features),
+            Direction::Up { zone, features } => (View::Global(zone), None, features),
         };
-        let types = kinds(&direction).map(|kind| TypeUrl::from(wire::type_url(kind)));
-        let source = Source::new(settings, types);
+        let settings = if features.ours {
+            Settings::own_peer()
+        } else {
+            Settings::kuma_peer()
+        };
+        let source = Source::new(settings, view.kinds().map(type_url));
         Self {
-            direction,
-            encodings,
+            view,
+            zone,
+            shelf,
             source,
-            snapshot: None,
+            layer: None,
+            drifted: BTreeMap::new(),
             problems: Vec::new(),
-            offers: 0,
         }
     }
 
     /// Takes the newest state of the store. Snapshots between may be skipped. True if it changes anything for the peer.
     pub fn handle_snapshot(&mut self, to: &Arc<Snapshot>) -> bool {
-        let before = self.offers;
-        match self.snapshot.take() {
-            Some(from) if from.epoch() == to.epoch() => self.follow(&from, to),
-            _ => {
-                self.offers += 1;
-                for kind in kinds(&self.direction) {
-                    self.offer_all(kind, to);
-                }
-            }
+        let layer = self.shelf.at_least(&self.view, to, &mut self.problems);
+        let from = self.layer.replace(Arc::clone(&layer));
+        let mut changed = from.is_none();
+        for kind in self.view.kinds() {
+            changed |= self.offer(kind, from.as_deref(), &layer);
         }
-        self.source.set_mark(Mark(to.revision().0));
-        self.snapshot = Some(Arc::clone(to));
-        self.offers != before
+        self.source.set_mark(Mark(layer.snapshot.revision().0));
+        changed
     }
 
     /// Takes a message of the peer.
@@ -101,7 +108,7 @@ impl Publisher {
     /// The next message to write. Call until `None`.
     pub fn poll_response(&mut self, now: Instant) -> Option<Response> {
         // Before the first snapshot even an unknown type is not answered: nothing is known to be absent.
-        self.snapshot.as_ref()?;
+        self.layer.as_ref()?;
         self.source.poll_response(now)
     }
 
@@ -120,7 +127,7 @@ impl Publisher {
     /// first snapshot.
     #[must_use]
     pub fn reached(&self) -> Option<Revision> {
-        self.snapshot
+        self.layer
             .as_ref()
             .map(|_| Revision(self.source.reached().0))
     }
@@ -133,177 +140,68 @@ impl Publisher {
     /// How many resources of a kind are offered.
     #[must_use]
     pub fn offered_count(&self, kind: Kind) -> usize {
-        self.source
-            .offered(&TypeUrl::from(wire::type_url(kind)))
-            .map_or(0, Offered::len)
+        self.source.offered(&type_url(kind)).map_or(0, Offered::len)
     }
 
-    fn follow(&mut self, from: &Snapshot, to: &Snapshot) {
-        for kind in kinds(&self.direction) {
-            if to.same_kind(kind, from) {
-                continue;
-            }
-            let mut offered = self.offered(kind);
-            for Change { old, new, .. } in to.changes_of_kind_since(kind, from) {
-                self.update(&mut offered, old.as_deref(), new.as_deref(), to);
-            }
-            self.source
-                .set_offered(&TypeUrl::from(wire::type_url(kind)), offered);
+    /// Brings one kind up to date; true if the peer sees a difference.
+    fn offer(&mut self, kind: Kind, from: Option<&Layer>, to: &Layer) -> bool {
+        let shared = to.map(kind);
+        if from.is_some_and(|from| from.map(kind).ptr_eq(shared)) {
+            return false;
         }
-        self.follow_switches(from, to);
-    }
-
-    /// A zone that was switched off or on takes its resources away from the others, or gives them back.
-    fn follow_switches(&mut self, from: &Snapshot, to: &Snapshot) {
-        if !matches!(self.direction, Direction::Down { .. }) || to.same_kind(Kind::Zone, from) {
-            return;
-        }
-        let switched: BTreeSet<Key> = to
-            .changes_of_kind_since(Kind::Zone, from)
-            .into_iter()
-            .map(|change| change.key)
-            .filter(|key| is_enabled(from, &key.name) != is_enabled(to, &key.name))
-            .collect();
-        if switched.is_empty() {
-            return;
-        }
-        for kind in kinds(&self.direction) {
-            if !self.encodings.border().spreads(kind) {
-                continue;
-            }
-            let mut offered = self.offered(kind);
-            for stored in to.list(kind) {
-                let zone = stored.resource.zone().unwrap_or_default();
-                if switched.contains(&Key::global(Kind::Zone, zone)) {
-                    self.update(&mut offered, Some(stored), Some(stored), to);
-                }
-            }
-            self.source
-                .set_offered(&TypeUrl::from(wire::type_url(kind)), offered);
-        }
-    }
-
-    fn offer_all(&mut self, kind: Kind, to: &Snapshot) {
-        let mut offered = Offered::new();
-        for stored in to.list(kind) {
-            self.update(&mut offered, None, Some(stored), to);
-        }
-        self.source
-            .set_offered(&TypeUrl::from(wire::type_url(kind)), offered);
-    }
-
-    fn offered(&self, kind: Kind) -> Offered {
-        self.source
-            .offered(&TypeUrl::from(wire::type_url(kind)))
-            .cloned()
-            .unwrap_or_default()
-    }
-
-    fn update(
-        &mut self,
-        offered: &mut Offered,
-        old: Option<&Stored>,
-        new: Option<&Stored>,
-        to: &Snapshot,
-    ) {
-        let shape = self.shape();
-        let skip = &self.encodings.border().skip_prefixes;
-        let name = |resource: &Resource| wire::wire_name(&shape.far_key(resource, skip));
-        // What never crossed must not be withdrawn: a copy from elsewhere may have, on the far side, the name of an own
-        // resource.
-        let old_name = old
-            .filter(|stored| self.may_cross(&stored.resource, &|_| true))
-            .map(|stored| name(&stored.resource));
-        let offer = new
-            .filter(|stored| self.crosses(&stored.resource, to))
-            .and_then(|stored| {
-                self.encodings
-                    .encoded(&stored.resource, stored.revision.0, &shape)
-                    .map_err(|cause| (stored.resource.key.clone(), cause))
-                    .inspect_err(|(key, cause)| {
-                        if self.problems.len() < PROBLEMS_MAX {
-                            self.problems.push(Problem {
-                                key: key.clone(),
-                                cause: Arc::clone(cause),
-                            });
+        let own = self.zone.as_ref().and_then(|zone| to.own(zone, kind));
+        let (map, changed) = match (from, own) {
+            (_, None) => (shared.clone(), true),
+            (None, Some(own)) => (without(shared, own), true),
+            (Some(from), Some(own)) => {
+                let mut map = self
+                    .source
+                    .offered(&type_url(kind))
+                    .cloned()
+                    .unwrap_or_default();
+                let mut changes = 0;
+                for item in from.map(kind).diff(shared) {
+                    match item {
+                        DiffItem::Add(name, entry)
+                        | DiffItem::Update {
+                            new: (name, entry), ..
+                        } => {
+                            if own.contains(name) {
+                                // It may have been another's before.
+                                changes += usize::from(map.remove(name).is_some());
+                            } else {
+                                map.insert(name.clone(), entry.clone());
+                                changes += 1;
+                            }
                         }
-                    })
-                    .ok()
-            });
-        if let Some(old_name) = old_name
-            && offer.as_ref().is_none_or(|offer| *offer.name != *old_name)
-            && offered.remove(old_name.as_str()).is_some()
-        {
-            self.offers += 1;
-        }
-        if let Some(offer) = offer {
-            let entry = Entry {
-                version: offer.version.into(),
-                body: offer.body,
-            };
-            if offered.get(&*offer.name) != Some(&entry) {
-                offered.insert(Name::from(offer.name), entry);
-                self.offers += 1;
+                        DiffItem::Remove(name, _) => {
+                            changes += usize::from(map.remove(name).is_some());
+                        }
+                    }
+                }
+                let drifted = self.drifted.entry(kind).or_default();
+                *drifted += changes;
+                // Cut anew from the shared map now and then, or in the end nothing would be shared.
+                if *drifted > own.len() {
+                    *drifted = 0;
+                    map = without(shared, own);
+                }
+                (map, changes > 0)
             }
-        }
-        if let (Some(old), None) = (old, new) {
-            self.encodings.forget(&old.resource.key);
-        }
-    }
-
-    fn shape(&self) -> Shape {
-        match &self.direction {
-            Direction::Down { features, .. } => Shape::Down {
-                hash_suffix: features.hash_suffix,
-            },
-            Direction::Up { zone, .. } => Shape::Up {
-                zone: Arc::clone(zone),
-            },
-        }
-    }
-
-    fn crosses(&self, resource: &Resource, to: &Snapshot) -> bool {
-        self.may_cross(resource, &|zone| is_enabled(to, zone))
-    }
-
-    fn may_cross(&self, resource: &Resource, is_enabled: &dyn Fn(&str) -> bool) -> bool {
-        match &self.direction {
-            Direction::Down { zone, features } => {
-                let receiver = Receiver {
-                    zone,
-                    features: *features,
-                    is_enabled,
-                };
-                self.encodings.border().crosses_down(resource, &receiver)
-            }
-            Direction::Up { .. } => self.encodings.border().crosses_up(resource),
-        }
+        };
+        self.source.set_offered(&type_url(kind), map);
+        changed
     }
 }
 
-fn kinds(direction: &Direction) -> impl Iterator<Item = Kind> + use<> {
-    let down = matches!(direction, Direction::Down { .. });
-    Kind::ALL.iter().copied().filter(move |kind| {
-        let descriptor = kind.descriptor();
-        if down {
-            descriptor.goes_down()
-        } else {
-            descriptor.goes_up()
-        }
-    })
+fn without(shared: &Offered, own: &OrdSet<Name>) -> Offered {
+    let mut map = shared.clone();
+    for name in own {
+        map.remove(name);
+    }
+    map
 }
 
-/// Whether a zone's resources go to the others: unless its record says `enabled: false`.
-fn is_enabled(snapshot: &Snapshot, zone: &str) -> bool {
-    snapshot
-        .get(&Key::global(Kind::Zone, zone))
-        .is_none_or(|stored| {
-            stored
-                .resource
-                .spec
-                .to_value()
-                .get("enabled")
-                .and_then(|v| v.as_bool())
-                != Some(false)
-        })
+fn type_url(kind: Kind) -> TypeUrl {
+    TypeUrl::from(wire::type_url(kind))
 }

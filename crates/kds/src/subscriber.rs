@@ -145,7 +145,11 @@ impl Subscriber {
     #[must_use]
     pub fn plan(&self, pending: &Pending, snapshot: &Snapshot) -> Planned {
         let get = |key: &Key| snapshot.get(key).map(|stored| &stored.resource);
-        let list = |kind| snapshot.list(kind).map(|stored| &stored.resource).collect();
+        let list = |kind: Kind| match &self.from {
+            From::Global => snapshot.list(kind).map(|stored| &stored.resource).collect(),
+            // What a zone brought belongs to its record, so the other zones' resources need not be looked at.
+            From::Zone { name, .. } => of_zone(name, kind, snapshot).collect(),
+        };
         let holdings = Holdings {
             get: &get,
             list: &list,
@@ -249,9 +253,12 @@ fn interest(kind: Kind, held: Held) -> Interest {
 
 /// What the store holds of a kind from the peer, with the versions that the peer would give it.
 fn held(from: &From, kind: Kind, snapshot: &Snapshot) -> Held {
-    snapshot
-        .list(kind)
-        .map(|stored| &stored.resource)
+    let resources: Vec<&Resource> = match from {
+        From::Global => snapshot.list(kind).map(|stored| &stored.resource).collect(),
+        From::Zone { name, .. } => of_zone(name, kind, snapshot).collect(),
+    };
+    resources
+        .into_iter()
         .filter(|resource| is_from(from, resource))
         .filter_map(|resource| {
             let has_status = kind.descriptor().has_status;
@@ -269,6 +276,19 @@ fn held(from: &From, kind: Kind, snapshot: &Snapshot) -> Held {
             Some((Name::from(offer.name), offer.version.into()))
         })
         .collect()
+}
+
+/// What a zone has brought of a kind.
+fn of_zone<'a>(
+    zone: &str,
+    kind: Kind,
+    snapshot: &'a Snapshot,
+) -> impl Iterator<Item = &'a Resource> + use<'a> {
+    snapshot
+        .owned_by(&Key::global(Kind::Zone, zone))
+        .into_iter()
+        .filter(move |key| key.kind == kind)
+        .filter_map(|key| snapshot.get(&key).map(|stored| &stored.resource))
 }
 
 fn is_from(from: &From, resource: &Resource) -> bool {

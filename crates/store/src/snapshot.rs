@@ -196,7 +196,9 @@ impl Snapshot {
         self.compacted
     }
 
-    pub(crate) fn owned_by(&self, owner: &Key) -> Vec<Key> {
+    /// What goes when `owner` goes: the resources that name it as their owner, in key order.
+    #[must_use]
+    pub fn owned_by(&self, owner: &Key) -> Vec<Key> {
         // The least key: `Mesh` is the first kind.
         let first = (
             owner.clone(),

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tonic::Streaming;
 use tracing::debug;
+pub use zonal_control_plane::AdminQuestion;
 use zonal_process::Clock;
 
 use super::Shared;
@@ -25,28 +26,6 @@ use super::zones::StreamKind;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Questions that may wait for one zone at once.
 const WAITING_MAX: usize = 256;
-
-/// What is asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AdminQuestion {
-    /// The configuration in use.
-    Config {
-        /// With endpoints.
-        endpoints: bool,
-    },
-    /// Counters.
-    Stats {
-        /// As JSON.
-        json: bool,
-        /// Only counters that were ever moved.
-        used_only: bool,
-    },
-    /// Clusters and their endpoints.
-    Clusters {
-        /// As JSON.
-        json: bool,
-    },
-}
 
 /// Whom the question is about.
 #[derive(Clone, Debug, PartialEq, Eq)]

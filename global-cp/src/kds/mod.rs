@@ -30,6 +30,7 @@ use tonic::codec::CompressionEncoding;
 use tonic::metadata::MetadataMap;
 use tonic::service::Routes;
 use zonal_federation::{Border, Encodings};
+use zonal_kds::Shelf;
 use zonal_model::ZoneName;
 use zonal_process::metrics::Registry;
 use zonal_process::{CancellationToken, Clock, Spawner};
@@ -105,7 +106,8 @@ struct Shared {
     clock: Arc<dyn Clock>,
     spawner: Spawner,
     settings: Settings,
-    encodings: Arc<Encodings>,
+    /// What zones see, made once for all that see it alike.
+    shelf: Arc<Shelf>,
     zones: Zones,
     admin: AdminStreams,
     metrics: KdsMetrics,
@@ -125,6 +127,7 @@ impl Kds {
         registry: &mut Registry,
     ) -> Self {
         let encodings = Arc::new(Encodings::new(settings.border.clone()));
+        let shelf = Arc::new(Shelf::new(encodings));
         let zones = Zones::new(
             settings.instance_id.clone(),
             settings.subscriptions_max,
@@ -135,7 +138,7 @@ impl Kds {
             authorize,
             clock,
             spawner,
-            encodings,
+            shelf,
             zones,
             admin: AdminStreams::default(),
             metrics: KdsMetrics::register(registry),
