@@ -10,7 +10,7 @@ use zonal_model::{Key, Kind};
 use zonal_store::{Batch, Expect, MemoryStore, Store};
 
 use crate::keeper::{Keeper, Progress};
-use crate::link::{ConnId, End, Frame};
+use crate::link::{Between, ConnId, End, Frame};
 use crate::oracle::{Actor, Checked, Oracle, Place, violation, zone_name};
 use crate::world::{Event, World, encodings};
 
@@ -68,7 +68,12 @@ impl World {
         self.global.up = false;
         self.global.life += 1;
         self.global.flush_due = false;
-        let conns: Vec<ConnId> = self.global.sessions.keys().copied().collect();
+        let conns: Vec<ConnId> = self
+            .conns
+            .iter()
+            .filter(|(_, conn)| matches!(conn.between, Between::Federation { .. }))
+            .map(|(id, _)| *id)
+            .collect();
         for conn in conns {
             self.close(conn, End::Listener, tells)?;
         }
