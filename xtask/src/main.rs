@@ -20,6 +20,7 @@ mod command;
 mod conformance;
 mod demo;
 mod envoy;
+mod etcd;
 mod lint;
 mod protos;
 mod sim;

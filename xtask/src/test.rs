@@ -1,5 +1,6 @@
 //! `cargo xtask test`: brings what the tests need and runs every test of the workspace.
 
+use crate::etcd::Etcd;
 use crate::{command, envoy};
 
 #[derive(Debug, clap::Args)]
@@ -10,11 +11,6 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let envoy = envoy::bring()?;
-    if !command::exists("etcd", "--version") {
-        command::say(
-            "skipped: tests against a real etcd (no `etcd` on the PATH; Debian has it in `etcd-server`)",
-        );
-    }
     // The programs first, with the same features as the tests: end-to-end tests start them.
     command::run(&mut command::cargo(&[
         "build",
@@ -29,5 +25,18 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     if let Some(filter) = &args.filter {
         test.args(["--", filter]);
     }
-    command::run(&mut test)
+    command::run(&mut test)?;
+    if let Some(etcd) = Etcd::start()? {
+        let mut test = command::cargo(&[
+            "test",
+            "--package",
+            "zonal-store",
+            "--features",
+            "etcd",
+            "--test",
+            "suite",
+        ]);
+        command::run(test.env("ZONAL_TEST_ETCD", &etcd.endpoint))?;
+    }
+    Ok(())
 }
