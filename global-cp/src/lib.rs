@@ -15,6 +15,7 @@
 
 mod authorize;
 mod config;
+mod inspect;
 pub mod kds;
 mod run;
 

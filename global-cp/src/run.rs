@@ -21,6 +21,7 @@ use zonal_process::{CancellationToken, Clock, Readiness, Tasks};
 
 use crate::authorize::by_token;
 use crate::config::Config;
+use crate::inspect::ThroughZones;
 use crate::kds::{Kds, Settings};
 
 /// The listeners of the global control plane.
@@ -85,7 +86,7 @@ pub async fn run(
         file = %identity.certificate_file().display(),
         "certificate that people and zones are shown"
     );
-    let store = open_store(&common.store, wall_clock(&clock)).await?;
+    let store = open_store(&common.store, wall_clock(&clock), &tasks.spawner()).await?;
     let wanted = FirstStart {
         place: Place::global(),
         mesh: !common.skip_mesh_creation,
@@ -142,6 +143,7 @@ pub async fn run(
             let kds = kds.clone();
             move |zone: &str| serde_json::to_value(kds.standing(zone)).unwrap_or_default()
         })),
+        proxies: Arc::new(ThroughZones(kds.clone())),
         extra: axum::Router::new(),
     }
     .router(&stop);

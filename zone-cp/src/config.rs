@@ -160,7 +160,10 @@ mod tests {
         match (Config::from_raw(&raw), want) {
             (Ok(config), Ok(uri)) => {
                 assert_eq!(
-                    config.global.map(|g| g.uri.to_string()).unwrap_or_default(),
+                    config
+                        .global
+                        .map(|g| g.address.to_string())
+                        .unwrap_or_default(),
                     uri
                 );
             }

@@ -22,6 +22,7 @@ use zonal_store::{Batch, Change, Expect, Op, Revision, Snapshot, Store, StoreErr
 
 use crate::authorities::Authorities;
 use crate::insights::is_online;
+use crate::metrics::ZoneMetrics;
 
 const DESTINATIONS: [Kind; 3] = [
     Kind::MeshService,
@@ -46,6 +47,7 @@ pub struct Controllers {
     authorities: Authorities,
     allocators: BTreeMap<Kind, Allocator>,
     settled: watch::Sender<Settled>,
+    metrics: ZoneMetrics,
 }
 
 impl std::fmt::Debug for Controllers {
@@ -76,8 +78,16 @@ impl Controllers {
             authorities: Authorities::default(),
             allocators,
             settled,
+            metrics: ZoneMetrics::default(),
         };
         (controllers, receiver)
+    }
+
+    /// The same, counted.
+    #[must_use]
+    pub fn with_metrics(mut self, metrics: ZoneMetrics) -> Self {
+        self.metrics = metrics;
+        self
     }
 
     /// Works until `stop`.
@@ -123,6 +133,7 @@ impl Controllers {
             let count = batch.ops.len();
             match self.store.commit(batch).await {
                 Ok(committed) => {
+                    self.metrics.derived(count);
                     debug!(
                         count,
                         revision = committed.revision.0,

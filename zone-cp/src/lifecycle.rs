@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dashmap::DashMap;
+use dashmap::{DashMap, DashSet};
 use jiff::Timestamp;
 use serde_json::Value;
 use tonic::Status;
@@ -119,8 +119,11 @@ pub struct Lifecycle {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     spawner: Spawner,
-    /// Proxies whose Dataplane came with them, with the number of their newest stream; 0 before it is known.
+    /// Proxies whose Dataplane came with them, with the number of their newest stream; 0 from being admitted until that
+    /// is known.
     registered: DashMap<ProxyId, u64>,
+    /// Proxies that said they are about to go, until they begin anew. As many as there are Dataplanes at most.
+    draining: DashSet<ProxyId>,
 }
 
 impl std::fmt::Debug for Lifecycle {
@@ -146,6 +149,7 @@ impl Lifecycle {
             clock,
             spawner,
             registered: DashMap::new(),
+            draining: DashSet::new(),
         })
     }
 
@@ -182,8 +186,9 @@ impl Lifecycle {
         if let Some(brought) = brought {
             self.keep(&id, brought, node.has(FEATURE_WORKLOAD_HEALTH))
                 .await?;
-            self.registered.insert(id, 0);
+            self.registered.insert(id.clone(), 0);
         }
+        self.begins_anew(&id);
         Ok(())
     }
 
@@ -303,13 +308,19 @@ impl Lifecycle {
         Ok(())
     }
 
+    /// An admitted proxy has its stream.
+    pub fn joined(&self, id: &ProxyId, session: u64) {
+        if let Some(mut newest) = self.registered.get_mut(id) {
+            *newest = session;
+        }
+    }
+
     /// A stream ended. A Dataplane that came with its proxy goes, unless the proxy is back within the delay or this
-    /// process stops.
+    /// process stops. The end of a stream that a newer one took over from means nothing.
     pub fn left(self: &Arc<Self>, id: &ProxyId, session: u64) {
-        if !self.registered.contains_key(id) {
+        if !self.is_newest(id, session) {
             return;
         }
-        self.registered.insert(id.clone(), session);
         let this = Arc::clone(self);
         let id = id.clone();
         let stop = self.spawner.stop();
@@ -319,20 +330,27 @@ impl Lifecycle {
                 () = stop.cancelled() => return,
                 () = this.clock.sleep_until(Some(due)) => {}
             }
-            // Admitting the proxy again has set the number back to 0.
-            if this
-                .registered
-                .get(&id)
-                .is_some_and(|number| *number == session)
-            {
+            if this.is_newest(&id, session) {
                 this.remove(&id).await;
             }
         });
     }
 
+    fn is_newest(&self, id: &ProxyId, session: u64) -> bool {
+        self.registered
+            .get(id)
+            .is_some_and(|newest| *newest == session)
+    }
+
+    /// The proxy begins anew: that it was about to go is over.
+    pub fn begins_anew(&self, id: &ProxyId) {
+        self.draining.remove(id);
+    }
+
     /// Removes the Dataplane of a proxy that is gone for good.
     pub async fn remove(&self, id: &ProxyId) {
         self.registered.remove(id);
+        self.draining.remove(id);
         match self
             .store
             .commit(Batch::new().remove(dataplane_key(id)))
@@ -345,7 +363,8 @@ impl Lifecycle {
         }
     }
 
-    /// Takes over what a sidecar says about its inbounds, by port; the revision in which it is true.
+    /// Takes over what a sidecar says about its inbounds, by port; the revision in which it is true. A draining proxy
+    /// stays drained, whatever was on its way when the drain began.
     ///
     /// # Errors
     /// There is no such Dataplane, or the store cannot keep it.
@@ -355,6 +374,10 @@ impl Lifecycle {
         states: &BTreeMap<u16, InboundState>,
     ) -> Result<Revision, Refusal> {
         self.change(id, &|spec| {
+            // Asked again for each try: a drain that began meanwhile has made ours a conflict.
+            if self.draining.contains(id) {
+                return spec.clone();
+            }
             with_states(spec, &|port| states.get(&port).copied())
         })
         .await
@@ -365,6 +388,7 @@ impl Lifecycle {
     /// # Errors
     /// There is no such Dataplane, or the store cannot keep it.
     pub async fn drain(&self, id: &ProxyId) -> Result<Revision, Refusal> {
+        self.draining.insert(id.clone());
         self.change(id, &|spec| {
             with_states(spec, &|_| Some(InboundState::NotReady))
         })

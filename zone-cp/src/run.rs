@@ -1,12 +1,13 @@
 //! The assembly of a zone's control plane.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use kds_proto::envoy::service::discovery::v3::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer;
 use serde_json::Value;
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{info, warn};
 use zonal_catalogue::derive;
 use zonal_control_plane::{
@@ -17,8 +18,8 @@ use zonal_model::admission::Place;
 use zonal_model::{Json, Key, Kind, Resource};
 use zonal_process::admin::{self, Admin};
 use zonal_process::control_plane::StoreChoice;
-use zonal_process::metrics::Registry;
-use zonal_process::net::{Limits, bind, serve};
+use zonal_process::metrics::{ListenerMetrics, Registry};
+use zonal_process::net::{Limits, bind, serve, serve_counted};
 use zonal_process::tls::ServerIdentity;
 use zonal_process::{CancellationToken, Clock, Readiness, Tasks};
 use zonal_store::Store;
@@ -29,13 +30,20 @@ use crate::convergence::Convergence;
 use crate::dp::{Ads, AdsSettings, DpHttp, routes};
 use crate::insights::Insights;
 use crate::kds;
+use crate::inspect::Inspect;
 use crate::lifecycle::{Lifecycle, LifecycleSettings};
+use crate::metrics::ZoneMetrics;
+use crate::offline::{self, OFFLINE_MAX};
+use crate::resolver::{self, SystemLookup};
 use crate::rest::ZoneReceipts;
 use crate::to_global;
 use crate::views::{Engine, EngineSettings};
 
 /// Receipts waiting for the connection with global.
 const RECEIPTS_MAX: usize = 64;
+
+/// How long proxies wait at the start for the first lookups of host names.
+const FIRST_LOOKUPS_MAX: Duration = Duration::from_secs(5);
 
 /// The listeners of a zone's control plane.
 #[derive(Debug)]
@@ -79,7 +87,8 @@ pub async fn run(
     let mut tasks = Tasks::new(stop.clone());
     let readiness = Readiness::new();
     let starting = readiness.hold("start");
-    let registry = Registry::default();
+    let mut registry = Registry::default();
+    let metrics = ZoneMetrics::register(&mut registry);
 
     let identity = match &common.tls_files {
         Some((certificate, key)) => ServerIdentity::from_files(certificate.clone(), key.clone()),
@@ -95,7 +104,7 @@ pub async fn run(
         file = %identity.certificate_file().display(),
         "certificate that people and proxies are shown"
     );
-    let store = open_store(&common.store, wall_clock(&clock)).await?;
+    let store = open_store(&common.store, wall_clock(&clock), &tasks.spawner()).await?;
     let place = Place {
         mode,
         zone: Some(config.zone.as_str()),
@@ -124,11 +133,13 @@ pub async fn run(
         Arc::clone(&clock),
         insights.clone(),
     );
+    let engine = engine.with_metrics(metrics.clone());
     let settings = derive::Settings {
         zone: zone.to_string(),
         deletion_grace_period: config.deletion_grace_period,
     };
     let (controllers, settled) = Controllers::new(settings, Arc::clone(&store), Arc::clone(&clock));
+    let controllers = controllers.with_metrics(metrics.clone());
     let convergence = Convergence::new(handle.clone(), settled);
     let lifecycle = Lifecycle::new(
         LifecycleSettings {
@@ -147,6 +158,33 @@ pub async fn run(
         "insights",
         insights.run(Arc::clone(&store), clock.wall(), stop.clone()),
     );
+    let follow = metrics.clone().follow(
+        Arc::clone(&store),
+        times.clone(),
+        convergence.clone(),
+        stop.clone(),
+    );
+    tasks.essential("commit to ack", follow);
+    let offline = offline::run(
+        Arc::clone(&store),
+        Arc::clone(&clock),
+        OFFLINE_MAX,
+        metrics.clone(),
+        stop.clone(),
+    );
+    tasks.essential("offline dataplanes", offline);
+    let (tried, names_tried) = oneshot::channel();
+    let resolver = resolver::run(
+        Arc::clone(&store),
+        handle.clone(),
+        Arc::new(SystemLookup),
+        Arc::clone(&clock),
+        metrics.clone(),
+        tried,
+        stop.clone(),
+    );
+    tasks.essential("host names", resolver);
+    let inspect = Arc::new(Inspect::new(handle.clone(), Arc::clone(&store)));
     if let Some(global) = &config.global {
         join(
             global,
@@ -155,6 +193,7 @@ pub async fn run(
             &effective,
             &store,
             &convergence,
+            Arc::clone(&inspect),
             &clock,
             &mut tasks,
         );
@@ -178,6 +217,7 @@ pub async fn run(
         effective: effective.clone(),
         receipts: Arc::new(receipts),
         zone_sync: None,
+        proxies: inspect,
         extra: axum::Router::new(),
     }
     .router(&stop);
@@ -190,6 +230,7 @@ pub async fn run(
         Arc::clone(&clock),
         AdsSettings {
             instance: Arc::clone(&instance),
+            metrics,
         },
     );
     let grpc = tonic::service::Routes::new(AggregatedDiscoveryServiceServer::new(ads))
@@ -204,12 +245,20 @@ pub async fn run(
         xds_host: config.xds_host.clone(),
         xds_port: config.xds_port,
     });
-    let proxies = serve(
+    // A proxy that connects again must not lose endpoints whose names are not looked up yet.
+    tokio::select! {
+        _told = names_tried => {}
+        () = clock.sleep_until(Some(clock.now() + FIRST_LOOKUPS_MAX)) => {
+            warn!("some host names are not looked up yet; their endpoints follow");
+        }
+    }
+    let proxies = serve_counted(
         listeners.proxies,
         Some(identity.server_config()?),
         grpc.merge(http),
         Limits::default(),
         stop.clone(),
+        ListenerMetrics::register(&mut registry, "proxies"),
     );
     tasks.essential("proxies", proxies);
     let diagnostics = admin::router(Admin {
@@ -228,7 +277,7 @@ pub async fn run(
     tasks.essential("diagnostics", diagnostics);
     tasks.essential(
         "certificate",
-        identity.watch(std::time::Duration::from_secs(30), stop.clone()),
+        identity.watch(Duration::from_secs(30), stop.clone()),
     );
 
     drop(starting);
@@ -250,6 +299,7 @@ fn join(
     effective: &Value,
     store: &Arc<dyn Store>,
     convergence: &Convergence,
+    inspect: Arc<Inspect>,
     clock: &Arc<dyn Clock>,
     tasks: &mut Tasks,
 ) {
@@ -274,7 +324,7 @@ fn join(
     let io = kds::Io {
         receipts,
         progress,
-        admin: Arc::new(kds::NoEnvoyAdmin),
+        admin: inspect,
     };
     let stop = tasks.stop();
     tasks.essential(

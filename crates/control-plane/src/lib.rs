@@ -15,9 +15,11 @@
 mod first_start;
 mod mesh_rules;
 mod open;
+mod questions;
 mod serve;
 
 pub use first_start::{FirstStart, FirstStartError, first_start};
 pub use mesh_rules::MeshRules;
 pub use open::open_store;
+pub use questions::{AdminQuestion, AskProxies, admin_problem};
 pub use serve::{RestParts, RestPeers, instance_id, note_commits, wall_clock};

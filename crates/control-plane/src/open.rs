@@ -2,16 +2,18 @@
 
 use std::sync::Arc;
 
+use zonal_process::Spawner;
 use zonal_process::control_plane::StoreChoice;
 use zonal_store::{MemoryStore, RedbStore, Store, StoreError, WallClock};
 
-/// Opens the configured store.
+/// Opens the configured store. What has to run beside it is started with `spawner`.
 ///
 /// # Errors
 /// It cannot be opened; the text says what to do.
 pub async fn open_store(
     choice: &StoreChoice,
     now: WallClock,
+    spawner: &Spawner,
 ) -> Result<Arc<dyn Store>, StoreError> {
     match choice {
         StoreChoice::Memory => Ok(Arc::new(MemoryStore::new(now))),
@@ -25,7 +27,7 @@ pub async fn open_store(
             }
             Ok(Arc::new(RedbStore::open(path, now)?))
         }
-        StoreChoice::Etcd { endpoints, prefix } => open_etcd(endpoints, prefix, now).await,
+        StoreChoice::Etcd { endpoints, prefix } => open_etcd(endpoints, prefix, now, spawner).await,
     }
 }
 
@@ -34,6 +36,7 @@ async fn open_etcd(
     endpoints: &[String],
     prefix: &str,
     now: WallClock,
+    spawner: &Spawner,
 ) -> Result<Arc<dyn Store>, StoreError> {
     let options = zonal_store::EtcdOptions {
         endpoints: endpoints
@@ -60,6 +63,7 @@ async fn open_etcd(
     endpoints: &[String],
     _prefix: &str,
     _now: WallClock,
+    _spawner: &Spawner,
 ) -> Result<Arc<dyn Store>, StoreError> {
     Err(StoreError::Open {
         path: endpoints.join(",").into(),

@@ -18,6 +18,7 @@ use zonal_store::{Store, WallClock};
 
 use crate::first_start::cluster_id_key;
 use crate::mesh_rules::MeshRules;
+use crate::questions::{AskProxies, Questions};
 
 /// The name of this process: the machine's, and four digits that tell two on one machine apart.
 #[must_use]
@@ -59,6 +60,8 @@ pub struct RestParts<'a> {
     pub receipts: Arc<dyn Receipts>,
     /// How fresh the zones' copies are, where this control plane knows.
     pub zone_sync: Option<ZoneSync>,
+    /// Answers questions about what proxies do.
+    pub proxies: Arc<dyn AskProxies>,
     /// Further routes, behind the same authentication.
     pub extra: Router,
 }
@@ -146,13 +149,19 @@ impl RestParts<'_> {
         state.unsafe_delete = self.common.unsafe_delete;
         state.peer_of = peer_of;
         state.stop = stop.clone();
+        let questions = Questions {
+            store: Arc::clone(&self.store),
+            access: Arc::clone(&access),
+            proxies: self.proxies,
+        };
         let issuing = Issuing {
             store: self.store,
             access,
             now,
             zone_tokens: self.mode != Mode::FederatedZone,
         };
-        router_with(state, routes(issuing).merge(self.extra))
+        let extra = routes(issuing).merge(questions.routes()).merge(self.extra);
+        router_with(state, extra)
     }
 }
 

@@ -17,6 +17,7 @@ use zonal_store::Revision;
 use zonal_xds::Node;
 
 use crate::lifecycle::Lifecycle;
+use crate::metrics::ZoneMetrics;
 use crate::proxy::ProxyId;
 use crate::views::{Answered, EngineHandle, ProxyConfig, Session};
 
@@ -30,6 +31,8 @@ const OUTGOING_MAX: usize = 16;
 pub struct AdsSettings {
     /// Names this instance in `control_plane.identifier`.
     pub instance: Arc<str>,
+    /// Counts responses and answers.
+    pub metrics: ZoneMetrics,
 }
 
 /// `envoy.service.discovery.v3.AggregatedDiscoveryService`, incremental variant only.
@@ -112,6 +115,7 @@ impl Ads {
             .connect(node)
             .await
             .map_err(|_closed| stopping())?;
+        self.lifecycle.joined(&id, session.number);
         info!(proxy = %id, "proxy connected");
         let outcome = self.serve(&session, first, incoming, outgoing).await;
         self.engine.disconnect(&session).await;
@@ -140,6 +144,7 @@ impl Ads {
             }
             while let Some(response) = source.poll_response(self.clock.now()) {
                 sent.responded(&response.type_url);
+                self.settings.metrics.responded(response.type_url.as_str());
                 let body_type = response.type_url.to_string();
                 debug!(
                     proxy = %session.id,
@@ -212,7 +217,10 @@ impl Ads {
         );
         for event in source.handle_request(self.clock.now(), request) {
             match event {
-                Event::Acked { type_url, .. } => sent.acknowledged(&type_url),
+                Event::Acked { type_url, .. } => {
+                    sent.acknowledged(&type_url);
+                    self.settings.metrics.acked(type_url.as_str());
+                }
                 Event::Nacked {
                     type_url,
                     names,
@@ -222,6 +230,7 @@ impl Ads {
                 } => {
                     warn!(proxy = %session.id, %type_url, ?names, message, "proxy refused configuration");
                     sent.rejected(&type_url);
+                    self.settings.metrics.nacked(type_url.as_str());
                     self.engine
                         .nacked(session, Revision(mark.0), &type_url, &message)
                         .await;

@@ -146,6 +146,7 @@ async fn answer_bootstrap(
     };
     let made = bootstrap::generate(&request, &dataplane, admin_port, &settings)
         .map_err(|refusal| unprocessable(refusal.to_string()))?;
+    state.lifecycle.begins_anew(&id);
     info!(proxy = %id, "bootstrap is given out");
     let wants_json = headers
         .get(header::ACCEPT)

@@ -35,7 +35,8 @@ pub(super) fn dependencies(
         .collect()
 }
 
-/// Issues a certificate where the proxy has none, its identity or authority is another, or its time has come.
+/// Issues a certificate where the proxy has none, its identity or authority is another, or its time has come; whether
+/// it did.
 pub(super) fn refresh(
     certificate: &mut Option<Certificate>,
     authorities: &Authorities,
@@ -43,17 +44,17 @@ pub(super) fn refresh(
     dataplane: &Resource,
     zone: &str,
     now: Timestamp,
-) {
+) -> bool {
     let wanted = crate::identify::identify(snapshot, authorities, dataplane, zone);
     let wanted = match wanted {
         Ok(Some(wanted)) => wanted,
         Ok(None) => {
             *certificate = None;
-            return;
+            return false;
         }
         Err(reason) => {
             warn!(proxy = %dataplane.key, reason, "no certificate can be issued: the proxy keeps the one it has");
-            return;
+            return false;
         }
     };
     let authority = wanted.issuer.authority();
@@ -65,7 +66,7 @@ pub(super) fn refresh(
             && held.authority_pem == authority.certificate_pem()
     });
     if still_good {
-        return;
+        return false;
     }
     match authority.issue(&wanted.spiffe_id, wanted.issuer.lifetime, now) {
         Ok(leaf) => {
@@ -83,9 +84,11 @@ pub(super) fn refresh(
                 leaf,
                 secret,
             });
+            true
         }
         Err(error) => {
             warn!(proxy = %dataplane.key, %error, "cannot issue a certificate: the proxy keeps the one it has");
+            false
         }
     }
 }

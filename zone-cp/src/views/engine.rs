@@ -1,23 +1,26 @@
 //! The one task that owns every view.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{mpsc, watch};
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 use zonal_catalogue::{Dependents, OutboundMode, ProxyReach};
 use zonal_model::{Key, Kind, Kri};
 use zonal_policy::{DataplanePolicies, Subject};
 use zonal_process::{CancellationToken, Clock};
 use zonal_store::{Change, Revision, Snapshot, Store, Watch};
-use zonal_xds::{Cache, Dataplane, Identity, Node, ProxyView, feature, type_url};
+use zonal_xds::{Cache, Dataplane, Identity, Node, Problem, ProxyView, feature, type_url};
 
 use super::certificate::{self, Certificate};
 use super::config::to_config;
 use super::handle::{EngineHandle, INPUTS_MAX, Input, Progress, ProxyConfig, Session};
 use super::mesh::{MeshState, Touched};
+use super::place::{Placed, placed};
 use crate::authorities::Authorities;
 use crate::insights::{Insights, Report};
+use crate::metrics::ZoneMetrics;
 use crate::proxy::ProxyId;
 use crate::receipts::Ledger;
 
@@ -41,6 +44,10 @@ struct Proxy {
     subject: Option<Subject>,
     /// Policies route its traffic, so that a service that comes may be what a route means.
     is_routed: bool,
+    /// Host names that its own Dataplane is placed at.
+    host_names: BTreeSet<Arc<str>>,
+    /// What was left out of its configuration, as the log says it.
+    problems: BTreeSet<Problem>,
 }
 
 /// Turns changes of the store into configurations of proxies.
@@ -57,8 +64,11 @@ pub struct Engine {
     meshes: BTreeMap<Arc<str>, MeshState>,
     proxies: BTreeMap<ProxyId, Proxy>,
     dependents: Dependents<ProxyId>,
+    /// Where host names are.
+    addresses: BTreeMap<Arc<str>, IpAddr>,
     cache: Cache,
     insights: Insights,
+    metrics: ZoneMetrics,
     next_number: u64,
 }
 
@@ -97,8 +107,10 @@ impl Engine {
             meshes: BTreeMap::new(),
             proxies: BTreeMap::new(),
             dependents: Dependents::default(),
+            addresses: BTreeMap::new(),
             cache: Cache::default(),
             insights,
+            metrics: ZoneMetrics::default(),
             next_number: 1,
         };
         engine.read_authorities();
@@ -114,6 +126,13 @@ impl Engine {
                 progress: progress_seen,
             },
         )
+    }
+
+    /// The same, counted.
+    #[must_use]
+    pub fn with_metrics(mut self, metrics: ZoneMetrics) -> Self {
+        self.metrics = metrics;
+        self
     }
 
     /// Works until `stop`.
@@ -156,6 +175,7 @@ impl Engine {
                     .is_some_and(|proxy| proxy.number == number)
                 {
                     self.proxies.remove(&id);
+                    self.metrics.connected(self.proxies.len());
                     self.dependents.remove(&id);
                     self.ledger().disconnected(&id, now);
                     self.insights.report(id, Report::Disconnected { at: now });
@@ -194,6 +214,7 @@ impl Engine {
                     self.bump();
                 }
             }
+            Input::Resolved { name, address } => self.resolved(&name, address),
             Input::Inspect { id, reply } => {
                 let config = self
                     .proxies
@@ -227,10 +248,13 @@ impl Engine {
             reach: None,
             subject: None,
             is_routed: false,
+            host_names: BTreeSet::new(),
+            problems: BTreeSet::new(),
         };
         if let Some(older) = self.proxies.insert(id.clone(), proxy) {
             older.superseded.cancel();
         }
+        self.metrics.connected(self.proxies.len());
         self.ledger().connected(id.clone());
         self.rebuild(&id);
         self.bump();
@@ -307,8 +331,38 @@ impl Engine {
     }
 
     fn read_mesh(&mut self, mesh: &Arc<str>) {
-        let state = MeshState::read(mesh, &self.settings.zone, &self.snapshot);
+        let mut state = MeshState::read(mesh, &self.settings.zone, &self.snapshot);
+        for (name, address) in &self.addresses {
+            // Whoever asked for the reading rebuilds everyone.
+            drop(state.resolve(name, Some(*address)));
+        }
         self.meshes.insert(Arc::clone(mesh), state);
+    }
+
+    fn resolved(&mut self, name: &Arc<str>, address: Option<IpAddr>) {
+        let before = match address {
+            Some(address) => self.addresses.insert(Arc::clone(name), address),
+            None => self.addresses.remove(name),
+        };
+        if before == address {
+            return;
+        }
+        let touched: Vec<(Arc<str>, Touched)> = self
+            .meshes
+            .iter_mut()
+            .map(|(mesh, state)| (Arc::clone(mesh), state.resolve(name, address)))
+            .collect();
+        let mut affected: BTreeSet<ProxyId> = self
+            .proxies
+            .iter()
+            .filter(|(_, proxy)| proxy.host_names.contains(name))
+            .map(|(id, _)| id.clone())
+            .collect();
+        for (mesh, touched) in touched {
+            affected.extend(self.concerned(&mesh, &touched));
+        }
+        let rebuilt = affected.into_iter().filter(|id| self.rebuild(id)).collect();
+        self.note(self.snapshot.revision(), rebuilt);
     }
 
     fn of_mesh(&self, mesh: &str) -> Vec<ProxyId> {
@@ -367,6 +421,13 @@ impl Engine {
             return false;
         };
         let resource = &stored.resource;
+        let began = self.clock.now();
+        let Placed { at, host_names } = placed(resource, &self.addresses);
+        proxy.host_names = host_names;
+        let Some(resource) = at.as_deref() else {
+            note_problems(id, &mut proxy.problems, &[nowhere(&proxy.host_names, &self.addresses)]);
+            return false;
+        };
         let (dataplane, subject) = match (
             Dataplane::read(resource),
             Subject::from_dataplane(resource),
@@ -382,7 +443,7 @@ impl Engine {
         let outbounds = reach.outbounds(&state.catalogue, mode);
         let policies = DataplanePolicies::new(&state.policies, &state.targets, &subject, false);
         let now = self.clock.wall();
-        certificate::refresh(
+        let is_issued = certificate::refresh(
             &mut proxy.certificate,
             &self.authorities,
             &self.snapshot,
@@ -391,6 +452,15 @@ impl Engine {
             now,
         );
         let certificate = proxy.certificate.as_ref();
+        if let Some(issued) = certificate.filter(|_| is_issued) {
+            self.metrics.certified();
+            let report = Report::Certified {
+                issued: issued.leaf.issued,
+                expires: issued.leaf.expires,
+                backend: issued.issuer.clone(),
+            };
+            self.insights.report(id.clone(), report);
+        }
         let spiffe_id = certificate.map(|c| c.leaf.id.to_string());
         let identity = certificate
             .zip(spiffe_id.as_deref())
@@ -420,9 +490,7 @@ impl Engine {
         } else {
             zonal_xds::generate(&view, &self.cache)
         };
-        for problem in generated.problems() {
-            warn!(proxy = %id, about = problem.about, "{}", problem.text);
-        }
+        note_problems(id, &mut proxy.problems, generated.problems());
         let is_ingress = !dataplane.zone_listeners.is_empty();
         // A route may lead to services that no outbound names.
         let routed = generated
@@ -450,10 +518,12 @@ impl Engine {
             secret,
             before.as_deref(),
         );
-        if before
+        let is_changed = before
             .as_ref()
-            .is_some_and(|before| !before.differs(&config))
-        {
+            .is_none_or(|before| before.differs(&config));
+        let took = self.clock.now().saturating_duration_since(began);
+        self.metrics.generated(took, is_changed);
+        if !is_changed {
             return false;
         }
         proxy.config.send_replace(Some(Arc::new(config)));
@@ -471,12 +541,13 @@ impl Engine {
 
     /// When the next certificate is due.
     fn next_renewal(&self) -> Option<std::time::Instant> {
-        let due = self
-            .proxies
-            .values()
-            .filter_map(|proxy| proxy.certificate.as_ref())
-            .map(|certificate| certificate.leaf.renew_at())
-            .min()?;
+        let held = || {
+            self.proxies
+                .values()
+                .filter_map(|proxy| proxy.certificate.as_ref())
+        };
+        self.metrics.first_expiry(held().map(|c| c.leaf.expires).min());
+        let due = held().map(|c| c.leaf.renew_at()).min()?;
         let wait = due.duration_since(self.clock.wall());
         let wait = std::time::Duration::try_from(wait).unwrap_or_default();
         Some(self.clock.now() + wait)
@@ -514,6 +585,33 @@ impl Engine {
     fn ledger(&self) -> std::sync::MutexGuard<'_, Ledger> {
         // No method of the ledger leaves it half-changed.
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Says what is newly left out of a proxy's configuration, and what no longer is. The same again says nothing.
+fn note_problems(id: &ProxyId, known: &mut BTreeSet<Problem>, now: &[Problem]) {
+    let now: BTreeSet<Problem> = now.iter().cloned().collect();
+    for problem in now.difference(known) {
+        warn!(proxy = %id, about = problem.about, "{}", problem.text);
+    }
+    for problem in known.difference(&now) {
+        info!(proxy = %id, about = problem.about, "no longer: {}", problem.text);
+    }
+    *known = now;
+}
+
+fn nowhere(host_names: &BTreeSet<Arc<str>>, addresses: &BTreeMap<Arc<str>, IpAddr>) -> Problem {
+    let names: Vec<&str> = host_names
+        .iter()
+        .filter(|name| !addresses.contains_key(*name))
+        .map(|name| &**name)
+        .collect();
+    Problem {
+        about: "networking".to_owned(),
+        text: format!(
+            "`{}` has no address yet: its proxy keeps what it has",
+            names.join("`, `")
+        ),
     }
 }
 

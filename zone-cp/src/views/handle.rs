@@ -1,5 +1,6 @@
 //! How streams and REST talk to the engine.
 
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -101,7 +102,12 @@ pub(super) enum Input {
         type_url: TypeUrl,
         message: String,
     },
-    /// A configuration as JSON, for inspection.
+    /// Where a host name is.
+    Resolved {
+        name: Arc<str>,
+        address: Option<IpAddr>,
+    },
+    /// A configuration, for inspection.
     Inspect {
         id: ProxyId,
         reply: oneshot::Sender<Option<Arc<ProxyConfig>>>,
@@ -175,6 +181,11 @@ impl EngineHandle {
             message: message.to_owned(),
         };
         let _stopped = self.send(input).await;
+    }
+
+    /// A host name is at another address now, or nobody needs it any more.
+    pub async fn resolved(&self, name: Arc<str>, address: Option<IpAddr>) {
+        let _stopped = self.send(Input::Resolved { name, address }).await;
     }
 
     /// What a proxy is offered now; `None` when it is not connected.

@@ -1,11 +1,12 @@
 //! What the engine keeps of one mesh, brought up to date change by change.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde_json::Value;
 use zonal_catalogue::{
-    Change as CatalogueChange, Dependency, MeshCatalogue, OutboundMode, ProxyReach,
+    CatalogueChanges, Change as CatalogueChange, Dependency, MeshCatalogue, OutboundMode, ProxyReach,
 };
 use zonal_model::{Key, Kind, Kri, Resource};
 use zonal_policy::{Policies, Subject, Targets};
@@ -45,6 +46,15 @@ impl Touched {
             && self.policies.is_empty()
             && self.services.is_empty()
             && !self.targets
+    }
+
+    fn note(&mut self, moved: CatalogueChanges) {
+        for kri in moved.services.iter().chain(&moved.endpoints) {
+            self.dependencies.insert(Dependency::Service(kri.clone()));
+            self.dependencies
+                .insert(Dependency::AllServices(kri.mesh.clone()));
+        }
+        self.services.extend(moved.services);
     }
 }
 
@@ -138,15 +148,14 @@ impl MeshState {
                 Some(stored) => CatalogueChange::Put(&stored.resource),
                 None => CatalogueChange::Removed(&change.key),
             }));
-        for kri in moved.services.iter().chain(&moved.endpoints) {
-            touched
-                .dependencies
-                .insert(Dependency::Service(kri.clone()));
-            touched
-                .dependencies
-                .insert(Dependency::AllServices(kri.mesh.clone()));
-        }
-        touched.services.extend(moved.services);
+        touched.note(moved);
+        touched
+    }
+
+    /// Takes over where a host name is and says whom it concerns.
+    pub(super) fn resolve(&mut self, name: &str, address: Option<IpAddr>) -> Touched {
+        let mut touched = Touched::default();
+        touched.note(self.catalogue.resolve(name, address));
         touched
     }
 

@@ -13,6 +13,7 @@ mod config;
 mod engine;
 mod handle;
 mod mesh;
+mod place;
 
 pub use engine::{Engine, EngineSettings};
 pub use handle::{Answered, EngineHandle, Progress, ProxyConfig, Session, Stopped};
