@@ -33,7 +33,8 @@ pub struct Answer {
 }
 
 /// A client that makes a new connection for each call.
-pub(crate) fn client() -> reqwest::Client {
+#[must_use]
+pub fn client() -> reqwest::Client {
     // Without any setting that can be wrong, building cannot fail.
     reqwest::Client::builder()
         .pool_max_idle_per_host(0)
@@ -46,7 +47,7 @@ pub(crate) fn client() -> reqwest::Client {
 ///
 /// # Errors
 /// No answer within 5 s, or none that is HTTP.
-pub(crate) async fn http(
+pub async fn http(
     client: &reqwest::Client,
     address: SocketAddr,
     path: &str,
@@ -87,7 +88,7 @@ pub(crate) async fn http(
 ///
 /// # Errors
 /// The connection ends before a line came, or nothing comes within 5 s.
-pub(crate) async fn tcp_line(address: SocketAddr, line: &str) -> anyhow::Result<String> {
+pub async fn tcp_line(address: SocketAddr, line: &str) -> anyhow::Result<String> {
     let talk = async {
         let mut stream = TcpStream::connect(address)
             .await
@@ -218,6 +219,15 @@ impl Caller {
     #[must_use]
     pub fn latest(&self) -> Option<Outcome> {
         self.latest
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// The counts so far.
+    #[must_use]
+    pub fn tally(&self) -> Tally {
+        self.tally
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()

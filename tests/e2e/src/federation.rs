@@ -1,5 +1,7 @@
 //! Starting, finding and stopping the processes of a federation.
 
+mod crash;
+
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -65,6 +67,8 @@ pub struct WorkloadSpec {
     pub version: String,
     /// Port of each outbound, and the rest of its Dataplane entry as YAML flow text.
     pub outbounds: Vec<(u16, String)>,
+    /// The workload whose token its sidecar shows; its own when `None`.
+    pub token_of: Option<String>,
 }
 
 impl WorkloadSpec {
@@ -284,15 +288,6 @@ impl Federation {
         )
     }
 
-    /// Crashes the global control plane (SIGKILL).
-    ///
-    /// # Errors
-    /// It does not run.
-    pub async fn crash_global(&mut self) -> anyhow::Result<()> {
-        let mut process = self.global.take().context("global-cp does not run")?;
-        process.crash().await
-    }
-
     /// Starts (or starts again) a zone's control plane and waits until it is ready.
     ///
     /// # Errors
@@ -303,11 +298,7 @@ impl Federation {
         let home = self.home(&name)?;
         let token = home.join("zone-token");
         if !token.exists() {
-            let text = self
-                .at_global()
-                .run(&["token", "zone", "--zone", zone])
-                .await?;
-            write_secret(&token, text.trim())?;
+            self.zone_token(zone, zone).await?;
         }
         let address = self.block.at(number, CONTROL_PLANE);
         let config = format!(
@@ -330,21 +321,6 @@ impl Federation {
         }
         let zonal = self.at_zone(zone)?;
         self.ready(&name, &zonal).await
-    }
-
-    /// Crashes a zone's control plane (SIGKILL).
-    ///
-    /// # Errors
-    /// It does not run.
-    pub async fn crash_zone(&mut self, zone: &str) -> anyhow::Result<()> {
-        let process = self
-            .zones
-            .get_mut(zone)
-            .and_then(|zone| zone.control_plane.take());
-        process
-            .with_context(|| format!("zone-cp of `{zone}` does not run"))?
-            .crash()
-            .await
     }
 
     /// Registers the zone's ingress address and starts (or starts again) its ingress.
@@ -382,6 +358,15 @@ impl Federation {
         let token = home.join("token");
         self.dataplane_token(zone, &format!("ingress-{zone}"), "zone-ingress", &token)
             .await?;
+        self.run_ingress(zone).await
+    }
+
+    /// Starts a zone's ingress with the files that `start_ingress` wrote.
+    async fn run_ingress(&mut self, zone: &str) -> anyhow::Result<Duration> {
+        let number = self.zone(zone)?.number;
+        let name = format!("zone-ingress-{zone}");
+        let home = self.home(&name)?;
+        let address = self.block.at(number, INGRESS);
         let mut command = self.tools.command("zone-ingress");
         command
             .arg("--cp-address")
@@ -390,11 +375,11 @@ impl Federation {
                 self.block.socket(number, CONTROL_PLANE, DATAPLANES)
             ))
             .arg("--ca-cert-file")
-            .arg(zonal.ca)
+            .arg(self.at_zone(zone)?.ca)
             .arg("--dataplane-token-file")
-            .arg(&token)
+            .arg(home.join("token"))
             .arg("--dataplane-file")
-            .arg(&dataplane)
+            .arg(home.join("dataplane.yaml"))
             .arg("--work-dir")
             .arg(&home)
             .arg("--admin-address")
@@ -413,21 +398,6 @@ impl Federation {
         .await
         .with_context(|| self.tail(&name))?;
         Ok(took)
-    }
-
-    /// Crashes a zone's ingress (SIGKILL).
-    ///
-    /// # Errors
-    /// It does not run.
-    pub async fn crash_ingress(&mut self, zone: &str) -> anyhow::Result<()> {
-        let process = self
-            .zones
-            .get_mut(zone)
-            .and_then(|zone| zone.ingress.take());
-        process
-            .with_context(|| format!("zone-ingress of `{zone}` does not run"))?
-            .crash()
-            .await
     }
 
     /// Connections and bytes at a zone's ingress, as its admin page tells.
@@ -528,8 +498,14 @@ impl Federation {
         std::fs::write(&dataplane, spec.dataplane(self.block, number))
             .context("cannot write the Dataplane")?;
         let token = home.join("token");
-        self.dataplane_token(&spec.zone, &proxy, &spec.name, &token)
-            .await?;
+        if !token.exists() {
+            let (named, workload) = match &spec.token_of {
+                Some(other) => (format!("{other}-{}", spec.zone), other.as_str()),
+                None => (proxy.clone(), spec.name.as_str()),
+            };
+            self.dataplane_token(&spec.zone, &named, workload, &token)
+                .await?;
+        }
         let mut command = self.tools.command("sidecar");
         command
             .arg("--cp-address")
@@ -561,17 +537,6 @@ impl Federation {
         self.workloads
             .get_mut(proxy)
             .with_context(|| format!("there is no workload `{proxy}`"))
-    }
-
-    /// Starts the application of a workload again after it was killed.
-    ///
-    /// # Errors
-    /// There is no such workload, or it cannot be started.
-    pub fn restart_application(&mut self, proxy: &str) -> anyhow::Result<()> {
-        let spec = self.workload(proxy)?.spec.clone();
-        let application = self.start_application_of(&spec)?;
-        self.workload(proxy)?.application = Some(application);
-        Ok(())
     }
 
     /// Waits until a workload's sidecar says that its Envoy is ready.

@@ -14,7 +14,7 @@
 //! Deliberately absent: mocks.
 
 mod addresses;
-mod calls;
+pub mod calls;
 mod federation;
 mod process;
 mod report;

@@ -136,6 +136,12 @@ impl Process {
         Ok(())
     }
 
+    /// The process ids of its children.
+    #[must_use]
+    pub fn children(&self) -> Vec<u32> {
+        self.id().map(children_of).unwrap_or_default()
+    }
+
     /// Memory and time used by the process and its children, read from `/proc`.
     #[must_use]
     pub fn usage(&self) -> Vec<(String, Usage)> {

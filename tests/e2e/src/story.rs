@@ -11,20 +11,24 @@ use crate::federation::{Federation, PATIENCE, WorkloadSpec};
 use crate::report::Report;
 use crate::tools::wait_for;
 
-/// Ports of `web`'s outbounds.
-const TO_API: u16 = 10001;
+/// Port of `web`'s outbound to `api` wherever it runs.
+pub const TO_API: u16 = 10001;
 const TO_ORDERS: u16 = 10002;
 const TO_BILLING: u16 = 10003;
-const TO_API_WEST: u16 = 10004;
+/// Port of `web`'s outbound to `api` in west.
+pub const TO_API_WEST: u16 = 10004;
 /// Host of `web` in east.
-const WEB: u8 = 10;
+pub const WEB: u8 = 10;
 
 /// The files of `examples/multizone`, in the order they are applied.
-fn examples() -> std::path::PathBuf {
+#[must_use]
+pub fn examples() -> std::path::PathBuf {
     std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/multizone")
 }
 
-fn workload(name: &str, zone: &str, host: u8, port: u16) -> WorkloadSpec {
+/// A workload that answers HTTP and calls nobody.
+#[must_use]
+pub fn workload(name: &str, zone: &str, host: u8, port: u16) -> WorkloadSpec {
     WorkloadSpec {
         name: name.to_owned(),
         zone: zone.to_owned(),
@@ -33,6 +37,7 @@ fn workload(name: &str, zone: &str, host: u8, port: u16) -> WorkloadSpec {
         tcp: false,
         version: "v1".to_owned(),
         outbounds: Vec::new(),
+        token_of: None,
     }
 }
 
@@ -100,7 +105,11 @@ fn stopwatch() -> Instant {
     Instant::now()
 }
 
-async fn first_policies(federation: &mut Federation, report: &Report) -> anyhow::Result<()> {
+/// Applies the first policies and starts the ingresses and workloads of the story. `set_up` comes first.
+///
+/// # Errors
+/// Something is refused, or does not start.
+pub async fn first_policies(federation: &mut Federation, report: &Report) -> anyhow::Result<()> {
     report.chapter(
         'a',
         "policies go in at global, the receipt says where they arrived",
@@ -209,8 +218,11 @@ async fn local_call(federation: &mut Federation, report: &Report) -> anyhow::Res
     Ok(())
 }
 
-/// Waits until the newest call was answered by `zone`; fails when it does not come.
-async fn moved_to(caller: &Caller, zone: &str) -> anyhow::Result<Duration> {
+/// Waits until the newest call was answered by `zone`.
+///
+/// # Errors
+/// It does not come.
+pub async fn moved_to(caller: &Caller, zone: &str) -> anyhow::Result<Duration> {
     let (_, took) = wait_for(
         &format!("calls to move to {zone}"),
         PATIENCE,
@@ -650,7 +662,10 @@ async fn bad_input(federation: &mut Federation, report: &Report) -> anyhow::Resu
 }
 
 /// Applies a file or folder at global with `--wait`, prints the receipt and returns it.
-async fn apply(
+///
+/// # Errors
+/// It is refused, or the receipt is not complete.
+pub async fn apply(
     federation: &Federation,
     path: &str,
     report: &Report,
@@ -733,7 +748,11 @@ fn zone_member(overview: &Value, zone: &str, member: &str) -> String {
         .unwrap_or_default()
 }
 
-fn write(federation: &Federation, name: &str, text: &str) -> anyhow::Result<String> {
+/// Writes a file into the federation's folder and returns its path.
+///
+/// # Errors
+/// It cannot be written.
+pub fn write(federation: &Federation, name: &str, text: &str) -> anyhow::Result<String> {
     let path = federation.folder().join(name);
     std::fs::write(&path, text).with_context(|| format!("cannot write `{}`", path.display()))?;
     Ok(path.to_string_lossy().into_owned())

@@ -1,0 +1,156 @@
+//! Control planes die with SIGKILL under traffic: no call is lost, and everything is in step again afterwards.
+
+use anyhow::ensure;
+use serde_json::Value;
+use zonal_e2e::{Caller, Federation, story, wait_for};
+
+use crate::stage::{
+    PATIENCE, answered, api, api_in_west, converges, more_calls, on_stage, set_up, workload,
+};
+
+/// What Envoy counts when it is given something new.
+const CHANGES: &str =
+    "^(cluster_manager.cluster|listener_manager.listener)_(added|modified|removed)$";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restarted_zone_costs_no_call_and_pushes_nothing_again() {
+    on_stage(async |federation| {
+        set_up(federation).await?;
+        converges(federation, 31).await?;
+        let local = Caller::start(api(federation)?);
+        let across = Caller::start(api_in_west(federation)?);
+        more_calls(&local, 50).await?;
+        let before = changes(federation).await?;
+
+        for zone in ["east", "west"] {
+            federation.crash_zone(zone).await?;
+        }
+        more_calls(&local, 200).await?;
+        more_calls(&across, 200).await?;
+        for zone in ["east", "west"] {
+            federation.start_zone(zone).await?;
+        }
+        for proxy in ["web-east", "api-east", "api-west", "orders-west"] {
+            connected_again(federation, proxy).await?;
+        }
+        more_calls(&local, 50).await?;
+        let after = changes(federation).await?;
+        ensure!(
+            before == after,
+            "restarts of control planes changed Envoys:\n{before:#?}\n{after:#?}"
+        );
+
+        converges(federation, 32).await?;
+        for (caller, what) in [(local, "in the zone"), (across, "across zones")] {
+            let tally = more_calls(&caller, 50).await?;
+            ensure!(
+                tally.failures() == 0,
+                "a restart of the zones cost calls {what}: {tally}"
+            );
+        }
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_global_zones_go_on_and_even_start() {
+    on_stage(async |federation| {
+        set_up(federation).await?;
+        let local = Caller::start(api(federation)?);
+        let across = Caller::start(api_in_west(federation)?);
+        more_calls(&local, 50).await?;
+        federation.crash_global().await?;
+        federation.crash_zone("west").await?;
+        more_calls(&across, 100).await?;
+
+        // A zone that starts without global serves what it kept, newcomers too.
+        federation.start_zone("west").await?;
+        federation
+            .start_workload(workload("billing", "west", 40))
+            .await?;
+        federation.workload_ready("billing-west").await?;
+        connected_again(federation, "api-west").await?;
+        let file = story::write(
+            federation,
+            "own.yaml",
+            "type: MeshTimeout\nname: own\nmesh: default\nlabels:\n  kuma.io/origin: zone\nspec:\n  to:\n    - targetRef:\n        \
+             kind: Mesh\n      default:\n        http:\n          requestTimeout: 33s\n",
+        )?;
+        federation
+            .at_zone("west")?
+            .run(&["apply", "-f", &file, "--wait"])
+            .await?;
+
+        federation.start_global().await?;
+        in_sync(federation).await?;
+        converges(federation, 34).await?;
+        // What happened in west meanwhile is known in east.
+        let east = federation.at_zone("east")?;
+        wait_for("billing to be known in east", PATIENCE, async || {
+            let services = east.run(&["get", "meshservices", "--mesh", "default"]).await?;
+            ensure!(services.contains("billing"), "{services}");
+            Ok(())
+        })
+        .await?;
+        for (caller, what) in [(local, "in the zone"), (across, "across zones")] {
+            let tally = more_calls(&caller, 50).await?;
+            ensure!(
+                tally.failures() == 0,
+                "the end of global cost calls {what}: {tally}"
+            );
+        }
+        answered(api_in_west(federation)?, "west").await?;
+        Ok(())
+    })
+    .await;
+}
+
+/// Everything that Envoys of both zones were told to change so far.
+async fn changes(federation: &Federation) -> anyhow::Result<Vec<String>> {
+    let mut all = Vec::new();
+    for proxy in ["web-east", "api-east", "api-west", "orders-west"] {
+        for counter in federation.envoy_counters(proxy, CHANGES).await? {
+            all.push(format!("{proxy} {counter}"));
+        }
+    }
+    ensure!(all.len() >= 12, "Envoys tell too little: {all:?}");
+    Ok(all)
+}
+
+/// Waits until an Envoy has a stream to a control plane that did not exist when the Envoy started.
+async fn connected_again(federation: &Federation, proxy: &str) -> anyhow::Result<()> {
+    wait_for(
+        &format!("`{proxy}` to be connected again"),
+        PATIENCE,
+        async || {
+            let counters = federation
+                .envoy_counters(proxy, "^control_plane.connected_state$")
+                .await?;
+            ensure!(
+                counters == ["control_plane.connected_state: 1"],
+                "{counters:?}"
+            );
+            Ok(())
+        },
+    )
+    .await?;
+    Ok(())
+}
+
+async fn in_sync(federation: &Federation) -> anyhow::Result<()> {
+    wait_for("both zones to be in sync", PATIENCE, async || {
+        let overview = federation.zones_overview().await?;
+        let items = overview.get("items").unwrap_or(&overview);
+        let states: Vec<&str> = items
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|zone| zone.get("state").and_then(Value::as_str))
+            .collect();
+        ensure!(states == ["in-sync", "in-sync"], "zones are {states:?}");
+        Ok(())
+    })
+    .await?;
+    Ok(())
+}
