@@ -20,14 +20,10 @@ impl AskProxies for ThroughZones {
     ) -> BoxFuture<'a, Result<Bytes, Problem>> {
         let refused = |detail: String| admin_problem(StatusCode::BAD_REQUEST, detail);
         Box::pin(async move {
-            let zone = dataplane
-                .meta
-                .labels
-                .get(labels::ZONE)
-                .ok_or_else(|| {
-                    let text = "the Dataplane does not say in which zone it is";
-                    refused(text.to_owned())
-                })?;
+            let zone = dataplane.meta.labels.get(labels::ZONE).ok_or_else(|| {
+                let text = "the Dataplane does not say in which zone it is";
+                refused(text.to_owned())
+            })?;
             let target = AdminTarget {
                 kind: Kind::Dataplane.name().to_owned(),
                 mesh: dataplane.key.mesh.to_string(),

@@ -45,10 +45,7 @@ enum Unanswered {
     #[error(
         "only Envoy itself knows `{what}`, and its admin interface is a socket on the workload's machine. Ask there: `curl --unix-socket {socket} 'http://localhost/{what}'`"
     )]
-    AskThere {
-        what: &'static str,
-        socket: String,
-    },
+    AskThere { what: &'static str, socket: String },
     /// A resource has no JSON form.
     #[error("the configuration cannot be shown: {0}")]
     Shown(#[from] kds_proto::reflect::ReflectError),
@@ -130,7 +127,11 @@ impl EnvoyAdmin for Inspect {
     ) -> BoxFuture<'_, Result<Bytes, String>> {
         Box::pin(async move {
             let id = ProxyId::new(&target.mesh, &target.name);
-            let known = self.store.snapshot().get(&Key::new(Kind::Dataplane, &id.mesh, &id.name)).is_some();
+            let known = self
+                .store
+                .snapshot()
+                .get(&Key::new(Kind::Dataplane, &id.mesh, &id.name))
+                .is_some();
             if target.kind != Kind::Dataplane.name() || !known {
                 return Err(format!(
                     "this zone has no {} `{}` in mesh `{}`",

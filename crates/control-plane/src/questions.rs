@@ -68,9 +68,9 @@ impl AdminQuestion {
 
     const fn content_type(self) -> &'static str {
         match self {
-            Self::Config { .. } | Self::Stats { json: true, .. } | Self::Clusters { json: true } => {
-                "application/json"
-            }
+            Self::Config { .. }
+            | Self::Stats { json: true, .. }
+            | Self::Clusters { json: true } => "application/json",
             Self::Stats { .. } | Self::Clusters { .. } => "text/plain",
         }
     }

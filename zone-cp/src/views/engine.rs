@@ -425,7 +425,11 @@ impl Engine {
         let Placed { at, host_names } = placed(resource, &self.addresses);
         proxy.host_names = host_names;
         let Some(resource) = at.as_deref() else {
-            note_problems(id, &mut proxy.problems, &[nowhere(&proxy.host_names, &self.addresses)]);
+            note_problems(
+                id,
+                &mut proxy.problems,
+                &[nowhere(&proxy.host_names, &self.addresses)],
+            );
             return false;
         };
         let (dataplane, subject) = match (
@@ -518,9 +522,7 @@ impl Engine {
             secret,
             before.as_deref(),
         );
-        let is_changed = before
-            .as_ref()
-            .is_none_or(|before| before.differs(&config));
+        let is_changed = before.as_ref().is_none_or(|before| before.differs(&config));
         let took = self.clock.now().saturating_duration_since(began);
         self.metrics.generated(took, is_changed);
         if !is_changed {
@@ -546,7 +548,8 @@ impl Engine {
                 .values()
                 .filter_map(|proxy| proxy.certificate.as_ref())
         };
-        self.metrics.first_expiry(held().map(|c| c.leaf.expires).min());
+        self.metrics
+            .first_expiry(held().map(|c| c.leaf.expires).min());
         let due = held().map(|c| c.leaf.renew_at()).min()?;
         let wait = due.duration_since(self.clock.wall());
         let wait = std::time::Duration::try_from(wait).unwrap_or_default();

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use serde_json::Value;
 use zonal_catalogue::{
-    CatalogueChanges, Change as CatalogueChange, Dependency, MeshCatalogue, OutboundMode, ProxyReach,
+    CatalogueChanges, Change as CatalogueChange, Dependency, MeshCatalogue, OutboundMode,
+    ProxyReach,
 };
 use zonal_model::{Key, Kind, Kri, Resource};
 use zonal_policy::{Policies, Subject, Targets};

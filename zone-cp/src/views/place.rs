@@ -68,7 +68,8 @@ mod tests {
 
     #[test]
     fn names_give_way_to_addresses_and_a_name_that_is_nowhere_places_nothing() {
-        let spec = json!({ "networking": { "address": "web.example", "inbound": [{ "port": 80 }] } });
+        let spec =
+            json!({ "networking": { "address": "web.example", "inbound": [{ "port": 80 }] } });
         let key = Key::new(Kind::Dataplane, "default", "web");
         let web = Resource::new(key, Json::from_value(&spec));
         let mut addresses = BTreeMap::new();
@@ -76,6 +77,9 @@ mod tests {
         addresses.insert("web.example".into(), IpAddr::from([10, 0, 0, 1]));
         let placed = placed(&web, &addresses).at.unwrap();
         let spec = placed.spec.to_value();
-        assert_eq!(spec.pointer("/networking/address"), Some(&json!("10.0.0.1")));
+        assert_eq!(
+            spec.pointer("/networking/address"),
+            Some(&json!("10.0.0.1"))
+        );
     }
 }

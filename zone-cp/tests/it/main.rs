@@ -24,20 +24,21 @@ use zonal_xds::type_url;
 use proxy::{Proxy, Spec, client, everything, node, open};
 use zone::Zone;
 
-fn timeout(idle: &str) -> Value {
+/// Of two policies that say the same of the same, the one whose name comes first wins: before the mesh's default.
+fn timeout(connect: &str) -> Value {
     json!({
         "type": "MeshTimeout",
         "mesh": "default",
-        "name": "slow",
+        "name": "a-slow",
         "labels": { "kuma.io/origin": "zone" },
         "spec": { "to": [{
             "targetRef": { "kind": "Mesh" },
-            "default": { "connectionTimeout": idle },
+            "default": { "connectionTimeout": connect },
         }]},
     })
 }
 
-const TIMEOUT: &str = "/meshes/default/meshtimeouts/slow";
+const TIMEOUT: &str = "/meshes/default/meshtimeouts/a-slow";
 
 fn identity() -> Value {
     json!({
@@ -85,7 +86,12 @@ async fn a_bootstrap_needs_a_token_and_a_dataplane() {
     assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
     assert!(text.contains("web") && text.contains("api"), "{text}");
     // Not a Dataplane at all.
-    let (status, text) = ask("web", Some(&token), Some("type: Mesh\nname: web".to_owned())).await;
+    let (status, text) = ask(
+        "web",
+        Some(&token),
+        Some("type: Mesh\nname: web".to_owned()),
+    )
+    .await;
     assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{text}");
     let (status, _) = zone.ask("/bootstrap", None, &json!("nonsense")).await;
     assert_eq!(status, StatusCode::BAD_REQUEST);
@@ -210,14 +216,21 @@ async fn a_first_configuration_is_acked_seen_and_counted() {
     assert_eq!(sections.len(), 4, "{sections:?}");
     let key = dump.pointer("/configs/2/dynamic_active_secrets").unwrap();
     assert!(key.to_string().contains("W3JlZGFjdGVkXQ=="), "{key}");
-    assert!(!dump.to_string().contains(&STANDARD.encode("-----BEGIN PRIVATE")), "{key}");
+    assert!(
+        !dump
+            .to_string()
+            .contains(&STANDARD.encode("-----BEGIN PRIVATE")),
+        "{key}"
+    );
     let (status, problem) = zone.get("/meshes/default/dataplanes/web/stats").await;
     assert_eq!(status, StatusCode::NOT_IMPLEMENTED);
     let detail = problem["detail"].as_str().unwrap();
     assert!(detail.contains("/run/web/admin.sock"), "{detail}");
     let (status, _) = zone.get("/meshes/default/dataplanes/none/xds").await;
     assert_eq!(status, StatusCode::NOT_FOUND);
-    let (status, _) = zone.get("/meshes/default/dataplanes/web/quitquitquit").await;
+    let (status, _) = zone
+        .get("/meshes/default/dataplanes/web/quitquitquit")
+        .await;
     assert_eq!(status, StatusCode::NOT_FOUND);
 
     let metrics = zone.metrics().await;
@@ -320,7 +333,8 @@ async fn callers_follow_a_workloads_health_its_drain_and_its_end() {
     let sends = |state: &proxy::State| state.sends_to("127.0.0.3");
     assert!(!sends(&web.state()), "nobody has said that it is ready");
 
-    let health = |state: &str| json!({ "mesh": "default", "name": "api", "inbounds": { "8080": state } });
+    let health =
+        |state: &str| json!({ "mesh": "default", "name": "api", "inbounds": { "8080": state } });
     let token = Some(api.token.as_str());
     let report = async |state: &str| zone.ask("/zonal/v1/health", token, &health(state)).await;
     assert_eq!(report("Ready").await.0, StatusCode::NO_CONTENT);
@@ -345,7 +359,10 @@ async fn callers_follow_a_workloads_health_its_drain_and_its_end() {
 
     let (status, _) = zone.ask("/zonal/v1/drain", token, &named("api")).await;
     assert_eq!(status, StatusCode::NO_CONTENT);
-    assert!(!sends(&web.state()), "the answer comes after the callers' ACKs");
+    assert!(
+        !sends(&web.state()),
+        "the answer comes after the callers' ACKs"
+    );
     // A report that was on its way does not bring it back.
     assert_eq!(report("Ready").await.0, StatusCode::NO_CONTENT);
     zone.settled().await;

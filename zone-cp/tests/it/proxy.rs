@@ -71,11 +71,9 @@ pub struct Stream {
     pub responses: tonic::Streaming<DeltaDiscoveryResponse>,
 }
 
-pub async fn client(
-    zone: &Zone,
-) -> AggregatedDiscoveryServiceClient<tonic::transport::Channel> {
-    let endpoint = Endpoint::from_shared(format!("https://{}", zone.proxies)).unwrap();
-    // The dialer does the TLS.
+pub async fn client(zone: &Zone) -> AggregatedDiscoveryServiceClient<tonic::transport::Channel> {
+    let endpoint = Endpoint::from_shared(format!("grpcs://{}", zone.proxies)).unwrap();
+    // With this scheme tonic leaves TLS to the dialer.
     let channel = endpoint.connect_with_connector_lazy(zone.dialer());
     AggregatedDiscoveryServiceClient::new(channel)
 }

@@ -64,12 +64,17 @@ impl Zone {
             stop.clone(),
         );
         Spawner::detached(stop.clone()).spawn("zone", async move { work.await.unwrap() });
-        // Answered once it serves; the listener is bound already, so the request waits.
+        // The listener is bound already, so a request waits until it is served.
         let plain = reqwest::Client::builder().no_proxy();
         let provider = client_config(&Trust::Anyone, &[]).unwrap();
         let plain = plain.tls_backend_preconfigured(provider).build().unwrap();
-        let ready = plain.get(format!("http://{diagnostics}/ready"));
-        assert_eq!(ready.send().await.unwrap().status(), StatusCode::OK);
+        let ready = async {
+            let url = format!("http://{diagnostics}/ready");
+            while plain.get(&url).send().await.unwrap().status() != StatusCode::OK {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, ready).await.unwrap();
         let tls = client_config(&trust, &["h2", "http/1.1"]).unwrap();
         let http = reqwest::Client::builder()
             .tls_backend_preconfigured(tls)
@@ -96,10 +101,7 @@ impl Zone {
     pub async fn get(&self, path: &str) -> (StatusCode, Value) {
         let url = format!("http://{}{path}", self.rest);
         let answer = self.http.get(url).send().await.unwrap();
-        (
-            answer.status(),
-            answer.json().await.unwrap_or(Value::Null),
-        )
+        (answer.status(), answer.json().await.unwrap_or(Value::Null))
     }
 
     /// Keeps a resource over REST; the revision that has it.
@@ -137,7 +139,10 @@ impl Zone {
 
     /// A receipt, waited for; `wait` as REST has it.
     pub async fn receipt(&self, revision: impl std::fmt::Display, wait: &str) -> Value {
-        let path = format!("/_receipts/{revision}?wait={wait}&timeout={}", PATIENCE.as_secs());
+        let path = format!(
+            "/_receipts/{revision}?wait={wait}&timeout={}",
+            PATIENCE.as_secs()
+        );
         let (status, receipt) = self.get(&path).await;
         assert_eq!(status, StatusCode::OK, "{receipt}");
         receipt
