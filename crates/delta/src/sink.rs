@@ -75,6 +75,27 @@ struct Reception {
 /// Takes from one peer what it offers of many types over one stream.
 ///
 /// Holds no socket and reads no clock. An ACK leaves only after the caller said that a batch is kept.
+///
+/// ```
+/// use zonal_delta::{Held, Interest, Response, Sink, TypeUrl, Wanted};
+/// let kind = TypeUrl::from("MeshTimeout");
+/// let interest = Interest { type_url: kind.clone(), wanted: Wanted::All, held: Held::new() };
+/// let mut sink = Sink::new([interest]);
+/// assert_eq!(sink.poll_request().unwrap().subscribe[0].as_str(), "*");
+///
+/// let batch = sink.handle_response(Response {
+///     type_url: kind.clone(),
+///     nonce: "1".into(),
+///     upserts: Vec::new(),
+///     removals: Vec::new(),
+///     more: false,
+///     buckets: None,
+/// }).unwrap();
+/// assert!(batch.complete.is_some(), "the first set is the whole truth");
+/// assert_eq!(sink.poll_request(), None, "no answer before the batch is kept");
+/// sink.applied(&kind, &batch.nonce, Vec::new());
+/// assert!(sink.poll_request().unwrap().answer.unwrap().nack.is_none());
+/// ```
 #[derive(Debug)]
 pub struct Sink {
     receptions: Vec<Reception>,

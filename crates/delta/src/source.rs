@@ -61,6 +61,24 @@ const TYPES_MAX: usize = 256;
 ///
 /// Holds no socket and reads no clock. The offered maps are shared by pointer, so that a change costs the difference
 /// and a quiet peer costs nothing per resource.
+///
+/// ```
+/// use zonal_delta::{Answer, Entry, Request, Settings, Source, TypeUrl};
+/// let kind = TypeUrl::from("MeshTimeout");
+/// let mut source = Source::new(Settings::own_peer(), [kind.clone()]);
+/// # let now = std::time::Instant::now();
+/// source.offer(&kind, "web".into(), Entry { version: "v1".into(), body: "…".into() });
+/// source.handle_request(now, Request { subscribe: vec!["*".into()], ..Request::new(kind.clone()) });
+///
+/// let first = source.poll_response(now).unwrap();
+/// assert_eq!(first.upserts[0].version.as_str(), "v1");
+/// source.offer(&kind, "web".into(), Entry { version: "v2".into(), body: "…".into() });
+/// assert_eq!(source.poll_response(now), None, "one message in flight at a time");
+///
+/// let answer = Some(Answer { nonce: first.nonce, nack: None });
+/// source.handle_request(now, Request { answer, ..Request::new(kind) });
+/// assert_eq!(source.poll_response(now).unwrap().upserts[0].version.as_str(), "v2");
+/// ```
 #[derive(Debug)]
 pub struct Source {
     settings: Settings,

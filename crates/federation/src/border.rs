@@ -42,6 +42,16 @@ impl std::fmt::Debug for Receiver<'_> {
 }
 
 /// What crosses, and how it is changed on the way.
+///
+/// ```
+/// use zonal_federation::{Border, Features, Receiver};
+/// use zonal_model::{Json, Key, Kind, Resource};
+/// let key = Key::new(Kind::MeshTimeout, "default", "default-timeout-global");
+/// let policy = Resource::new(key, Json::empty_object());
+/// let east = Receiver { zone: "east", features: Features::ALL, is_enabled: &|_| true };
+/// let offer = Border::default().offer_down(&policy, &east).unwrap().unwrap();
+/// assert_eq!(&*offer.name, "default-timeout-global-54dbd4c66zwbcf9c.default");
+/// ```
 #[derive(Clone, Debug)]
 pub struct Border {
     /// Labels whose keys begin with one of these stay behind.

@@ -211,7 +211,9 @@ impl Layer {
     }
 
     fn crosses(&self, resource: &Resource, encodings: &Encodings) -> bool {
-        self.may_cross(resource, encodings, &|zone| is_enabled(&self.snapshot, zone))
+        self.may_cross(resource, encodings, &|zone| {
+            is_enabled(&self.snapshot, zone)
+        })
     }
 
     fn may_cross(
