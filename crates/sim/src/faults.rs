@@ -43,8 +43,10 @@ impl World {
 
     fn cut_zone(&mut self, zone: usize, away: u64) {
         let now = self.time.micros();
-        self.trace
-            .note(now, format_args!("the link of {} is cut for {away} us", zone_name(zone)));
+        self.trace.note(
+            now,
+            format_args!("the link of {} is cut for {away} us", zone_name(zone)),
+        );
         self.zones[zone].cut_off_until = now + away;
         let conns: Vec<ConnId> = self
             .conns
@@ -60,14 +62,20 @@ impl World {
     /// One direction of a connection stands still.
     fn freeze_one(&mut self, conn: Option<ConnId>) {
         let Some(conn) = conn else { return };
-        let to = if self.rng.bool() { End::Dialer } else { End::Listener };
+        let to = if self.rng.bool() {
+            End::Dialer
+        } else {
+            End::Listener
+        };
         let micros = if self.chance(60) {
             self.between(1_000, 3_000_000)
         } else {
-            self.between(3_000_000, 90_000_000)
+            self.between(3_000_000, 40_000_000)
         };
-        self.trace
-            .note(self.time.micros(), format_args!("#{conn} to {to:?} freezes for {micros} us"));
+        self.trace.note(
+            self.time.micros(),
+            format_args!("#{conn} to {to:?} freezes for {micros} us"),
+        );
         self.freeze(conn, to, micros);
     }
 }

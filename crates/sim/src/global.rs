@@ -4,15 +4,20 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use zonal_delta::wire as delta_wire;
-use zonal_federation::{Encodings, Features, wire};
-use zonal_kds::{Direction, From, Publisher, Subscriber, zone_record};
+use zonal_federation::{Features, wire};
+use zonal_kds::{Direction, From, Publisher, Shelf, Subscriber, zone_record};
 use zonal_model::{Key, Kind};
-use zonal_store::{Batch, Expect, MemoryStore, Store};
+use zonal_store::{Batch, Expect, MemoryStore, Revision, Snapshot, Store};
 
 use crate::keeper::{Keeper, Progress};
 use crate::link::{Between, ConnId, End, Frame};
 use crate::oracle::{Actor, Checked, Oracle, Place, violation, zone_name};
 use crate::world::{Event, World, encodings};
+
+/// What zones see, in a process that has just started.
+fn shelf() -> Arc<Shelf> {
+    Arc::new(Shelf::new(encodings()))
+}
 
 /// What global holds for one zone's connection.
 #[derive(Debug)]
@@ -23,6 +28,19 @@ pub(crate) struct Session {
     timer: Option<u64>,
     /// A newer upward stream of the same zone has come: what arrives here is old.
     superseded: bool,
+    /// The zone's record, by the revision that made it, when the session looked last.
+    record: Option<Revision>,
+    /// The zone's end is gone; what arrived before is still being kept.
+    closing: bool,
+}
+
+impl Session {
+    /// Whether something that arrived is not kept yet.
+    fn keeps(&self) -> bool {
+        self.upward
+            .as_ref()
+            .is_some_and(|(_, keeper)| keeper.is_busy())
+    }
 }
 
 /// The global control plane.
@@ -33,7 +51,7 @@ pub(crate) struct Global {
     /// Counts its starts.
     pub(crate) life: u64,
     pub(crate) sessions: BTreeMap<ConnId, Session>,
-    encodings: Arc<Encodings>,
+    shelf: Arc<Shelf>,
     flush_due: bool,
 }
 
@@ -44,7 +62,7 @@ impl Global {
             up: true,
             life: 0,
             sessions: BTreeMap::new(),
-            encodings: encodings(),
+            shelf: shelf(),
             flush_due: false,
         }
     }
@@ -64,7 +82,8 @@ impl World {
         if !self.global.up {
             return Ok(());
         }
-        self.trace.note(self.time.micros(), format_args!("global crashes"));
+        self.trace
+            .note(self.time.micros(), format_args!("global crashes"));
         self.global.up = false;
         self.global.life += 1;
         self.global.flush_due = false;
@@ -84,9 +103,10 @@ impl World {
 
     pub(crate) fn start_global(&mut self) -> Checked {
         if !self.global.up {
-            self.trace.note(self.time.micros(), format_args!("global starts"));
+            self.trace
+                .note(self.time.micros(), format_args!("global starts"));
             self.global.up = true;
-            self.global.encodings = encodings();
+            self.global.shelf = shelf();
         }
         Ok(())
     }
@@ -96,6 +116,18 @@ impl World {
         let conns: Vec<ConnId> = self.global.sessions.keys().copied().collect();
         for conn in conns {
             let snapshot = self.global.store.snapshot();
+            let seen = self
+                .global
+                .sessions
+                .get(&conn)
+                .map(|session| (session.zone, session.record));
+            if let Some((zone, Some(made))) = seen
+                && record(&snapshot, zone) != Some(made)
+            {
+                // The zone was deleted, and what it brought with it: on a new stream it brings it again.
+                self.close(conn, End::Listener, true)?;
+                continue;
+            }
             if let Some(session) = self.global.sessions.get_mut(&conn)
                 && let Some(publisher) = &mut session.publisher
             {
@@ -107,13 +139,18 @@ impl World {
     }
 
     pub(crate) fn global_receives(&mut self, conn: ConnId, zone: usize, frame: Frame) -> Checked {
-        self.ensure_zone(zone)?;
+        if !self.global.sessions.contains_key(&conn) {
+            self.ensure_zone(zone)?;
+        }
+        let record = record(&self.global.store.snapshot(), zone);
         self.global.sessions.entry(conn).or_insert_with(|| Session {
             zone,
             publisher: None,
             upward: None,
             timer: None,
             superseded: false,
+            record,
+            closing: false,
         });
         match frame {
             Frame::UpOpen => self.global_opens_upward(conn, zone),
@@ -124,13 +161,13 @@ impl World {
                 let Some(session) = self.global.sessions.get_mut(&conn) else {
                     return Ok(());
                 };
-                let encodings = &self.global.encodings;
+                let shelf = &self.global.shelf;
                 let publisher = session.publisher.get_or_insert_with(|| {
                     let direction = Direction::Down {
                         zone: zone_name(zone).into(),
                         features: Features::ALL,
                     };
-                    let mut publisher = Publisher::new(direction, Arc::clone(encodings));
+                    let mut publisher = Publisher::sharing(direction, Arc::clone(shelf));
                     publisher.handle_snapshot(&snapshot);
                     publisher
                 });
@@ -142,25 +179,45 @@ impl World {
             Frame::UpResponse(message) => {
                 let response = delta_wire::parse_response(*message)
                     .map_err(|error| violation("wire", error.to_string()))?;
-                let fenced = self.fenced;
                 if let Some(session) = self.global.sessions.get_mut(&conn)
                     && let Some((_, keeper)) = &mut session.upward
-                    && !(session.superseded && fenced)
+                    && !session.superseded
                 {
                     keeper.receive(response);
                     bounded(keeper)?;
                 }
                 self.global_starts_keeping(conn)
             }
-            Frame::UpRequest(_) | Frame::DownResponse(_) | Frame::Close => Ok(()),
+            Frame::Close => {
+                if let Some(session) = self
+                    .global
+                    .sessions
+                    .get_mut(&conn)
+                    .filter(|session| session.keeps())
+                {
+                    session.closing = true;
+                    return Ok(());
+                }
+                self.close(conn, End::Listener, true)
+            }
+            Frame::UpRequest(_) | Frame::DownResponse(_) => Ok(()),
         }
     }
 
     /// The zone gets a record when it first connects.
     fn ensure_zone(&mut self, zone: usize) -> Checked {
         let name = zone_name(zone);
-        if self.global.store.snapshot().get(&Key::global(Kind::Zone, &name)).is_none() {
-            self.commit(Place::Global, Batch::new().put_if(zone_record(&name), Expect::Absent))?;
+        if self
+            .global
+            .store
+            .snapshot()
+            .get(&Key::global(Kind::Zone, &name))
+            .is_none()
+        {
+            self.commit(
+                Place::Global,
+                Batch::new().put_if(zone_record(&name), Expect::Absent),
+            )?;
         }
         Ok(())
     }
@@ -169,16 +226,15 @@ impl World {
         for (other, session) in &mut self.global.sessions {
             if session.zone == zone && *other != conn {
                 session.superseded = true;
-                if self.fenced {
-                    session.upward = None;
-                }
+                session.upward = None;
             }
         }
         let from = From::Zone {
             name: zone_name(zone).into(),
             prefix_names: false,
         };
-        let subscriber = Subscriber::resuming(from, &self.global.store.snapshot(), None);
+        let subscriber =
+            Subscriber::resuming(from, &self.global.store.snapshot(), None).giving_sums();
         if let Some(session) = self.global.sessions.get_mut(&conn) {
             session.upward = Some((subscriber, Keeper::default()));
         }
@@ -193,29 +249,43 @@ impl World {
                 .get_mut(&conn)
                 .and_then(|session| session.upward.as_mut())
                 .and_then(|(subscriber, _)| subscriber.poll_request());
-            let Some(request) = request else { return Ok(()) };
+            let Some(request) = request else {
+                return Ok(());
+            };
             let message = delta_wire::request(request, crate::zone::node("global"));
             self.send(conn, End::Dialer, Frame::UpRequest(Box::new(message)))?;
         }
     }
 
     fn global_starts_keeping(&mut self, conn: ConnId) -> Checked {
-        let Some((subscriber, keeper)) =
-            self.global.sessions.get_mut(&conn).and_then(|session| session.upward.as_mut())
+        let Some((subscriber, keeper)) = self
+            .global
+            .sessions
+            .get_mut(&conn)
+            .and_then(|session| session.upward.as_mut())
         else {
             return Ok(());
         };
         if let Progress::Working = keeper.start(subscriber, &self.global.store) {
             let wait = self.between(100, 20_000);
-            self.after(wait, Event::Keep { conn, at: End::Listener });
+            self.after(
+                wait,
+                Event::Keep {
+                    conn,
+                    at: End::Listener,
+                },
+            );
         }
         Ok(())
     }
 
     pub(crate) fn global_keeps(&mut self, conn: ConnId) -> Checked {
         let old = self.global.store.snapshot();
-        let Some((subscriber, keeper)) =
-            self.global.sessions.get_mut(&conn).and_then(|session| session.upward.as_mut())
+        let Some((subscriber, keeper)) = self
+            .global
+            .sessions
+            .get_mut(&conn)
+            .and_then(|session| session.upward.as_mut())
         else {
             return Ok(());
         };
@@ -225,12 +295,24 @@ impl World {
             Progress::Idle => Ok(()),
             Progress::Working => {
                 let wait = self.between(10, 2_000);
-                self.after(wait, Event::Keep { conn, at: End::Listener });
+                self.after(
+                    wait,
+                    Event::Keep {
+                        conn,
+                        at: End::Listener,
+                    },
+                );
                 Ok(())
             }
             Progress::Answered => {
                 self.global_asks(conn)?;
-                self.global_starts_keeping(conn)
+                self.global_starts_keeping(conn)?;
+                match self.global.sessions.get(&conn) {
+                    Some(session) if session.closing && !session.keeps() => {
+                        self.close(conn, End::Listener, true)
+                    }
+                    Some(_) | None => Ok(()),
+                }
             }
             Progress::Starved => self.close(conn, End::Listener, true),
         }
@@ -256,8 +338,11 @@ impl World {
     fn global_publishes(&mut self, conn: ConnId) -> Checked {
         let now = self.now();
         loop {
-            let Some(publisher) =
-                self.global.sessions.get_mut(&conn).and_then(|session| session.publisher.as_mut())
+            let Some(publisher) = self
+                .global
+                .sessions
+                .get_mut(&conn)
+                .and_then(|session| session.publisher.as_mut())
             else {
                 return Ok(());
             };
@@ -268,7 +353,10 @@ impl World {
             self.send(conn, End::Dialer, Frame::DownResponse(Box::new(message)))?;
         }
         let (due, set) = match self.global.sessions.get(&conn) {
-            Some(session) => (session.publisher.as_ref().and_then(Publisher::next_timeout), session.timer),
+            Some(session) => (
+                session.publisher.as_ref().and_then(Publisher::next_timeout),
+                session.timer,
+            ),
             None => return Ok(()),
         };
         let set = self.arm(conn, End::Listener, set, due)?;
@@ -291,9 +379,19 @@ impl World {
         let zone = session.zone;
         // What global holds of the zones decides here, not what they hold by now.
         let expected = Oracle::offered_down(zone, &snapshot);
-        Oracle::agrees(Place::Zone(zone), &self.zones[zone].store.snapshot(), &expected)
-            .map_err(|lie| violation("in step means the same", lie.what))
+        Oracle::agrees(
+            Place::Zone(zone),
+            &self.zones[zone].store.snapshot(),
+            &expected,
+        )
+        .map_err(|lie| violation("in step means the same", lie.what))
     }
+}
+
+/// The revision that made a zone's record.
+fn record(snapshot: &Snapshot, zone: usize) -> Option<Revision> {
+    let record = snapshot.get(&Key::global(Kind::Zone, zone_name(zone)));
+    record.map(|record| record.created)
 }
 
 pub(crate) fn bounded(keeper: &Keeper) -> Checked {

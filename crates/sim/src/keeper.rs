@@ -55,6 +55,9 @@ impl Keeper {
         self.inbox.len()
     }
 
+    pub(crate) const fn is_busy(&self) -> bool {
+        self.busy.is_some()
+    }
 
     /// Begins with the next message, if none is being kept.
     pub(crate) fn start(&mut self, subscriber: &mut Subscriber, store: &MemoryStore) -> Progress {
@@ -83,7 +86,11 @@ impl Keeper {
         match busy.stage {
             Stage::Writing(planned) => {
                 let Planned { batch, refused, .. } = *planned;
-                let written = if batch.is_empty() { Ok(()) } else { store.commit_now(batch).map(drop) };
+                let written = if batch.is_empty() {
+                    Ok(())
+                } else {
+                    store.commit_now(batch).map(drop)
+                };
                 match written {
                     Ok(()) => busy.stage = Stage::Durable(refused),
                     Err(StoreError::Conflict { .. }) if busy.plans < PLANS_MAX => {

@@ -79,7 +79,10 @@ impl Frame {
 fn request_words(request: &DeltaDiscoveryRequest) -> String {
     let type_url = &request.type_url;
     if request.response_nonce.is_empty() {
-        return format!("subscribe {type_url}, holding {}", request.initial_resource_versions.len());
+        return format!(
+            "subscribe {type_url}, holding {}",
+            request.initial_resource_versions.len()
+        );
     }
     match &request.error_detail {
         None => format!("ACK {type_url} {}", request.response_nonce),
@@ -96,7 +99,11 @@ fn response_words(response: &DeltaDiscoveryResponse) -> String {
         .iter()
         .map(|resource| format!("{} {:.4}", resource.name, resource.version))
         .collect();
-    let more = if response.system_version_info.is_empty() { "" } else { ", more follows" };
+    let more = if response.system_version_info.is_empty() {
+        ""
+    } else {
+        ", more follows"
+    };
     format!(
         "{} {}: put {upserts:?}, remove {:?}{more}",
         response.type_url, response.nonce, response.removed_resources
@@ -192,7 +199,10 @@ impl Conn {
             if let Some(before) = self.unanswered.insert(key, response.nonce.clone()) {
                 return Err(violation(
                     "one message in flight",
-                    format!("{} is said while {before} of {} is unanswered", response.nonce, response.type_url),
+                    format!(
+                        "{} is said while {before} of {} is unanswered",
+                        response.nonce, response.type_url
+                    ),
                 ));
             }
         }
@@ -228,6 +238,9 @@ impl Conn {
 
     /// Whether a question sent now would stay without an answer.
     pub(crate) const fn is_stuck(&self) -> bool {
-        self.to_dialer.frozen || self.to_listener.frozen || self.to_dialer.dead || self.to_listener.dead
+        self.to_dialer.frozen
+            || self.to_listener.frozen
+            || self.to_dialer.dead
+            || self.to_listener.dead
     }
 }

@@ -75,7 +75,11 @@ pub(crate) struct Identity {
 
 impl fmt::Display for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}/{} of {}", self.kind, self.mesh, self.name, self.origin)
+        write!(
+            f,
+            "{} {}/{} of {}",
+            self.kind, self.mesh, self.name, self.origin
+        )
     }
 }
 
@@ -131,7 +135,11 @@ fn withheld(resource: &Resource) -> bool {
 fn goes_up(resource: &Resource) -> bool {
     let goes = matches!(
         resource.key.kind,
-        Kind::Dataplane | Kind::MeshService | Kind::Workload | Kind::MeshZoneAddress | Kind::MeshTimeout
+        Kind::Dataplane
+            | Kind::MeshService
+            | Kind::Workload
+            | Kind::MeshZoneAddress
+            | Kind::MeshTimeout
     );
     goes && !withheld(resource)
 }
@@ -163,9 +171,16 @@ fn is_enabled(global: &Snapshot, zone: usize) -> bool {
 
 impl Oracle {
     /// Takes note of a commit, and judges it.
-    pub(crate) fn observe(&mut self, place: Place, actor: Actor, old: &Snapshot, new: &Snapshot) -> Checked {
+    pub(crate) fn observe(
+        &mut self,
+        place: Place,
+        actor: Actor,
+        old: &Snapshot,
+        new: &Snapshot,
+    ) -> Checked {
         let changes = new.changes_since(old);
-        let mesh_gone = |mesh: &str| !mesh.is_empty() && new.get(&Key::global(Kind::Mesh, mesh)).is_none();
+        let mesh_gone =
+            |mesh: &str| !mesh.is_empty() && new.get(&Key::global(Kind::Mesh, mesh)).is_none();
         let is_zone = |change: &Change| place == Place::Global && change.key.kind == Kind::Zone;
         for change in changes.iter().filter(|change| is_zone(change)) {
             self.note_zone(change);
@@ -180,14 +195,20 @@ impl Oracle {
                     let known = matches!(identity.origin, Place::Zone(zone) if place == Place::Global
                         && new.get(&Key::global(Kind::Zone, zone_name(zone))).is_none());
                     if !known {
-                        return Err(violation("one writer", format!("{place} changed {identity} itself")));
+                        return Err(violation(
+                            "one writer",
+                            format!("{place} changed {identity} itself"),
+                        ));
                     }
                 }
                 if actor == Actor::Own && mesh_gone(&change.key.mesh) {
                     // Whoever removes a mesh removes what is in it.
                     self.counter += 1;
                     let counter = self.counter;
-                    self.departures.entry(identity.clone()).or_default().push(counter);
+                    self.departures
+                        .entry(identity.clone())
+                        .or_default()
+                        .push(counter);
                 }
                 self.copy_changed(place, identity, change)?;
             } else {
@@ -204,7 +225,11 @@ impl Oracle {
     }
 
     fn note_zone(&mut self, change: &Change) {
-        let zone = change.key.name.strip_prefix("zone-").and_then(|number| number.parse().ok());
+        let zone = change
+            .key
+            .name
+            .strip_prefix("zone-")
+            .and_then(|number| number.parse().ok());
         let Some(zone) = zone else { return };
         let off = change
             .new
@@ -212,7 +237,10 @@ impl Oracle {
             .is_none_or(|record| record.resource.spec.as_str() == r#"{"enabled":false}"#);
         self.counter += 1;
         if off {
-            self.zone_departures.entry(zone).or_default().push(self.counter);
+            self.zone_departures
+                .entry(zone)
+                .or_default()
+                .push(self.counter);
         } else {
             // What it has comes again, as if it were written now.
             for ((identity, _), written) in &mut self.writes {
@@ -227,12 +255,19 @@ impl Oracle {
         self.counter += 1;
         let departs = |stored: &Arc<Stored>, oracle: &mut Self| {
             let identity = identity(place, &stored.resource);
-            oracle.departures.entry(identity).or_default().push(oracle.counter);
+            oracle
+                .departures
+                .entry(identity)
+                .or_default()
+                .push(oracle.counter);
         };
         match (&change.old, &change.new) {
             (Some(old), None) => departs(old, self),
             (_, Some(new)) => {
-                let key = (identity(place, &new.resource), new.resource.spec.as_str().to_owned());
+                let key = (
+                    identity(place, &new.resource),
+                    new.resource.spec.as_str().to_owned(),
+                );
                 let counter = self.counter;
                 self.writes
                     .entry(key)
@@ -268,7 +303,10 @@ impl Oracle {
                 }
                 let written = self.written(identity, &new.resource).ok_or_else(|| {
                     let spec = new.resource.spec.as_str();
-                    violation("one writer", format!("nobody wrote {identity} as {spec}, which {place} holds"))
+                    violation(
+                        "one writer",
+                        format!("nobody wrote {identity} as {spec}, which {place} holds"),
+                    )
                 })?;
                 if written.latest < seen && !only_status(change) {
                     return Err(violation(
@@ -282,12 +320,19 @@ impl Oracle {
                 written.first
             }
             (Some(old), None) => {
-                let held = self.written(identity, &old.resource).map_or(0, |written| written.first);
+                let held = self
+                    .written(identity, &old.resource)
+                    .map_or(0, |written| written.first);
                 let zone = match identity.origin {
                     Place::Global => None,
                     Place::Zone(zone) => self.zone_departures.get(&zone),
                 };
-                let departures = self.departures.get(identity).into_iter().chain(zone).flatten();
+                let departures = self
+                    .departures
+                    .get(identity)
+                    .into_iter()
+                    .chain(zone)
+                    .flatten();
                 let departure = departures.filter(|at| **at > held).min().copied();
                 departure.ok_or_else(|| {
                     violation(
@@ -319,7 +364,8 @@ impl Oracle {
         };
         if let Place::Zone(_) = place {
             for stored in global.all() {
-                if copied(Place::Global, &stored.resource).is_none() && goes_down(&stored.resource) {
+                if copied(Place::Global, &stored.resource).is_none() && goes_down(&stored.resource)
+                {
                     add(Place::Global, &stored.resource);
                 }
             }
@@ -376,7 +422,10 @@ impl Oracle {
             if let Some(identity) = copied(place, &stored.resource)
                 && let Some(twice) = held.insert(identity, &stored.resource)
             {
-                return Err(violation("agreement", format!("{place} holds {} twice", twice.key)));
+                return Err(violation(
+                    "agreement",
+                    format!("{place} holds {} twice", twice.key),
+                ));
             }
         }
         for (identity, original) in expected {
@@ -389,12 +438,22 @@ impl Oracle {
             if copy.spec != original.spec || copy.label(NOTE) != original.label(NOTE) {
                 return Err(violation(
                     "agreement",
-                    format!("{place} holds {identity} as {}, not {}", copy.spec.as_str(), original.spec.as_str()),
+                    format!(
+                        "{place} holds {identity} as {}, not {}",
+                        copy.spec.as_str(),
+                        original.spec.as_str()
+                    ),
                 ));
             }
         }
-        match held.keys().find(|identity| !expected.contains_key(identity)) {
-            Some(identity) => Err(violation("agreement", format!("{place} still holds {identity}"))),
+        match held
+            .keys()
+            .find(|identity| !expected.contains_key(identity))
+        {
+            Some(identity) => Err(violation(
+                "agreement",
+                format!("{place} still holds {identity}"),
+            )),
             None => Ok(()),
         }
     }

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use zonal_delta::{Held, Interest, Name, Refused, Sink, TypeUrl, Version, Wanted, wire as delta_wire};
+use zonal_delta::{
+    Held, Interest, Name, Refused, Sink, TypeUrl, Version, Wanted, wire as delta_wire,
+};
 
 use crate::link::{Between, ConnId, End, Frame};
 use crate::oracle::{Checked, violation, zone_name};
@@ -97,8 +99,10 @@ impl World {
         crashed.running = false;
         crashed.life += 1;
         let conn = crashed.conn();
-        self.trace
-            .note(self.time.micros(), format_args!("proxy {proxy} of {} crashes", zone_name(zone)));
+        self.trace.note(
+            self.time.micros(),
+            format_args!("proxy {proxy} of {} crashes", zone_name(zone)),
+        );
         if let Some(conn) = conn {
             self.close(conn, End::Dialer, true)?;
         }
@@ -115,12 +119,18 @@ impl World {
         self.dial_proxy_later(zone, proxy);
     }
 
-    pub(crate) fn proxy_receives(&mut self, conn: ConnId, zone: usize, proxy: usize, frame: Frame) -> Checked {
+    pub(crate) fn proxy_receives(
+        &mut self,
+        conn: ConnId,
+        zone: usize,
+        proxy: usize,
+        frame: Frame,
+    ) -> Checked {
         let Frame::DownResponse(message) = frame else {
             return Ok(());
         };
-        let response =
-            delta_wire::parse_response(*message).map_err(|error| violation("wire", error.to_string()))?;
+        let response = delta_wire::parse_response(*message)
+            .map_err(|error| violation("wire", error.to_string()))?;
         let at = &mut self.zones[zone].proxies[proxy];
         let Some((_, sink)) = at.session.as_mut().filter(|(of, _)| *of == conn) else {
             return Ok(());
@@ -128,25 +138,34 @@ impl World {
         let batch = sink
             .handle_response(response)
             .map_err(|error| violation("wire", error.to_string()))?;
-        let Some(type_url) = [SERVICE, TIMEOUT].into_iter().find(|name| *name == batch.type_url.as_str()) else {
+        let Some(type_url) = [SERVICE, TIMEOUT]
+            .into_iter()
+            .find(|name| *name == batch.type_url.as_str())
+        else {
             return Ok(());
         };
         let mut refused = Vec::new();
         for upsert in &batch.upserts {
-            if upsert.body.windows(POISON.len()).any(|part| part == POISON.as_bytes()) {
+            if upsert
+                .body
+                .windows(POISON.len())
+                .any(|part| part == POISON.as_bytes())
+            {
                 refused.push(Refused {
                     name: upsert.name.clone(),
                     reason: "cannot be used".to_owned(),
                 });
             } else {
-                at.used.insert((type_url, upsert.name.clone()), upsert.version.clone());
+                at.used
+                    .insert((type_url, upsert.name.clone()), upsert.version.clone());
             }
         }
         for name in &batch.removals {
             at.used.remove(&(type_url, name.clone()));
         }
         if let Some(complete) = &batch.complete {
-            at.used.retain(|(of, name), _| *of != type_url || complete.contains(name));
+            at.used
+                .retain(|(of, name), _| *of != type_url || complete.contains(name));
         }
         sink.applied(&batch.type_url, &batch.nonce, refused);
         self.note_used(zone, proxy);

@@ -28,9 +28,14 @@ impl Options {
         let size = Size {
             zones: rng.usize(1..=3),
             proxies: rng.usize(0..=3),
+            policies: if rng.u32(0..8) == 0 { 120 } else { 8 },
             changes: rng.u32(20..=90),
             // Some worlds are all peace, so that what goes wrong without a fault is found too.
-            faults: if rng.u32(0..8) == 0 { 0 } else { rng.u32(1..=25) },
+            faults: if rng.u32(0..8) == 0 {
+                0
+            } else {
+                rng.u32(1..=25)
+            },
         };
         Self { size, print: None }
     }
@@ -162,10 +167,17 @@ impl World {
     /// Every store holds what it should, every proxy uses what it should, and the receipts say so.
     fn check_quiet(&mut self) -> Checked {
         let global = self.global.store.snapshot();
-        let zones: Vec<Arc<Snapshot>> = self.zones.iter().map(|zone| zone.store.snapshot()).collect();
+        let zones: Vec<Arc<Snapshot>> = self
+            .zones
+            .iter()
+            .map(|zone| zone.store.snapshot())
+            .collect();
         for (zone, at) in self.zones.iter().enumerate() {
             if !at.is_quiet() {
-                return Err(violation("progress", format!("{} is not in step", zone_name(zone))));
+                return Err(violation(
+                    "progress",
+                    format!("{} is not in step", zone_name(zone)),
+                ));
             }
         }
         let expected = Oracle::expected(Place::Global, &global, &zones);

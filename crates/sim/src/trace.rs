@@ -55,6 +55,8 @@ impl Trace {
 
 impl fmt::Debug for Trace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Trace").field("steps", &self.steps).finish_non_exhaustive()
+        f.debug_struct("Trace")
+            .field("steps", &self.steps)
+            .finish_non_exhaustive()
     }
 }

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64;
 use zonal_delta::{
-    Entry, Event as Told, Mark, Name, Offered, Settings, Source, TypeUrl, Version, wire as delta_wire,
+    Entry, Event as Told, Mark, Name, Offered, Settings, Source, TypeUrl, Version,
+    wire as delta_wire,
 };
 use zonal_model::{Kind, Resource};
 use zonal_store::{Revision, Snapshot, Store};
@@ -93,7 +94,10 @@ impl Views {
         for (type_url, kind) in TYPES {
             let mut offered = Offered::new();
             for stored in views.snapshot.list_in_mesh(kind, MESH) {
-                let (name, entry) = (Name::from(&*stored.resource.key.name), entry(&stored.resource));
+                let (name, entry) = (
+                    Name::from(&*stored.resource.key.name),
+                    entry(&stored.resource),
+                );
                 let began = vec![(Revision::ZERO, Some(entry.version.clone()))];
                 views.history.insert((type_url, name.clone()), began);
                 offered.insert(name, entry);
@@ -108,7 +112,9 @@ impl Views {
         let revision = newest.revision();
         let mut changed = BTreeSet::new();
         for (type_url, kind) in TYPES {
-            let Some(offered) = self.config.get_mut(type_url) else { continue };
+            let Some(offered) = self.config.get_mut(type_url) else {
+                continue;
+            };
             for change in newest.changes_of_kind_since(kind, &self.snapshot) {
                 if &*change.key.mesh != MESH {
                     continue;
@@ -144,8 +150,14 @@ impl Views {
         let Some(history) = self.history.get(part) else {
             return used.is_none();
         };
-        let then = history.iter().rposition(|(since, _)| *since <= revision).unwrap_or(0);
-        history.iter().skip(then).any(|(_, version)| version.as_ref() == used)
+        let then = history
+            .iter()
+            .rposition(|(since, _)| *since <= revision)
+            .unwrap_or(0);
+        history
+            .iter()
+            .skip(then)
+            .any(|(_, version)| version.as_ref() == used)
     }
 }
 
@@ -165,14 +177,20 @@ impl World {
         }
         let changed = views.follow(newest);
         let concerns = |proxy: usize| changed.iter().any(|(type_url, _)| sees(proxy, type_url));
-        let affected: BTreeSet<usize> =
-            views.sessions.keys().copied().filter(|proxy| concerns(*proxy)).collect();
+        let affected: BTreeSet<usize> = views
+            .sessions
+            .keys()
+            .copied()
+            .filter(|proxy| concerns(*proxy))
+            .collect();
         for proxy in &affected {
             if let Some(session) = views.sessions.get_mut(proxy) {
                 offer(&views.config, *proxy, &mut session.source, revision);
             }
         }
-        views.ledger.computed(revision, affected.iter().map(|proxy| id(*proxy)), now);
+        views
+            .ledger
+            .computed(revision, affected.iter().map(|proxy| id(*proxy)), now);
         if !affected.is_empty() {
             views.steps.push(Step {
                 up_to: revision,
@@ -190,11 +208,21 @@ impl World {
         self.check_receipts(zone)
     }
 
-    pub(crate) fn views_receive(&mut self, conn: ConnId, zone: usize, proxy: usize, frame: Frame) -> Checked {
+    pub(crate) fn views_receive(
+        &mut self,
+        conn: ConnId,
+        zone: usize,
+        proxy: usize,
+        frame: Frame,
+    ) -> Checked {
         let Frame::DownRequest(message) = frame else {
             return Ok(());
         };
-        let current = self.zones[zone].views.sessions.get(&proxy).map(|session| session.conn);
+        let current = self.zones[zone]
+            .views
+            .sessions
+            .get(&proxy)
+            .map(|session| session.conn);
         if current != Some(conn) {
             if current.is_some_and(|current| current > conn) {
                 return Ok(());
@@ -204,8 +232,8 @@ impl World {
                 self.close(older, End::Listener, true)?;
             }
         }
-        let request =
-            delta_wire::parse_request(*message).map_err(|error| violation("wire", error.to_string()))?;
+        let request = delta_wire::parse_request(*message)
+            .map_err(|error| violation("wire", error.to_string()))?;
         let now = self.now();
         let views = &mut self.zones[zone].views;
         let Some(session) = views.sessions.get_mut(&proxy) else {
@@ -219,7 +247,9 @@ impl World {
                     message,
                     ..
                 } => {
-                    views.ledger.nacked(&id(proxy), Revision(mark.0), type_url.as_str(), &message);
+                    views
+                        .ledger
+                        .nacked(&id(proxy), Revision(mark.0), type_url.as_str(), &message);
                 }
                 Told::Acked { .. }
                 | Told::Requested { .. }
@@ -235,7 +265,9 @@ impl World {
         let newest = self.zones[zone].store.snapshot();
         self.views_advance(zone, newest)?;
         let views = &mut self.zones[zone].views;
-        let types = TYPES.into_iter().map(|(type_url, _)| TypeUrl::from(type_url));
+        let types = TYPES
+            .into_iter()
+            .map(|(type_url, _)| TypeUrl::from(type_url));
         let mut source = Source::new(Settings::proxy(), types);
         offer(&views.config, proxy, &mut source, views.snapshot.revision());
         views.ledger.connected(id(proxy));
@@ -252,7 +284,11 @@ impl World {
     pub(crate) fn views_disconnected(&mut self, conn: ConnId, zone: usize, proxy: usize) {
         let now = self.time.wall();
         let views = &mut self.zones[zone].views;
-        if views.sessions.get(&proxy).is_some_and(|session| session.conn == conn) {
+        if views
+            .sessions
+            .get(&proxy)
+            .is_some_and(|session| session.conn == conn)
+        {
             views.sessions.remove(&proxy);
             views.ledger.disconnected(&id(proxy), now);
         }
@@ -284,7 +320,9 @@ impl World {
                 if session.told != Some(answered) {
                     session.told = Some(answered);
                     let (reached, still_refuses) = answered;
-                    views.ledger.acked(&id(proxy), Revision(reached.0), still_refuses, wall);
+                    views
+                        .ledger
+                        .acked(&id(proxy), Revision(reached.0), still_refuses, wall);
                 }
                 let due = session.source.next_timeout();
                 let set = self.arm(conn, End::Listener, set, due)?;
@@ -336,7 +374,10 @@ impl World {
                     ),
                 ));
             }
-            let connected = step.waiting.iter().find(|proxy| views.sessions.contains_key(proxy));
+            let connected = step
+                .waiting
+                .iter()
+                .find(|proxy| views.sessions.contains_key(proxy));
             if let Some(proxy) = connected.filter(|_| receipt.converged_at.is_some()) {
                 return Err(violation(
                     "receipts are honest",
@@ -357,28 +398,43 @@ impl World {
         let mut poisoned = false;
         for (proxy, process) in at.proxies.iter().enumerate() {
             if !at.views.sessions.contains_key(&proxy) {
-                return Err(violation("progress", format!("proxy {proxy} of {} is alone", zone_name(zone))));
+                return Err(violation(
+                    "progress",
+                    format!("proxy {proxy} of {} is alone", zone_name(zone)),
+                ));
             }
             for (type_url, offered) in &at.views.config {
                 if !sees(proxy, type_url) {
                     continue;
                 }
                 for (name, entry) in offered {
-                    let poison = entry.body.windows(POISON.len()).any(|part| part == POISON.as_bytes());
+                    let poison = entry
+                        .body
+                        .windows(POISON.len())
+                        .any(|part| part == POISON.as_bytes());
                     poisoned |= poison;
                     let used = process.used.get(&(*type_url, name.clone()));
                     if !poison && used != Some(&entry.version) {
                         return Err(violation(
                             "agreement",
-                            format!("proxy {proxy} of {} does not use {type_url} {name}", zone_name(zone)),
+                            format!(
+                                "proxy {proxy} of {} does not use {type_url} {name}",
+                                zone_name(zone)
+                            ),
                         ));
                     }
                 }
-                let stale = process.used.keys().find(|(of, name)| of == type_url && !offered.contains_key(name));
+                let stale = process
+                    .used
+                    .keys()
+                    .find(|(of, name)| of == type_url && !offered.contains_key(name));
                 if let Some((_, name)) = stale {
                     return Err(violation(
                         "agreement",
-                        format!("proxy {proxy} of {} still uses {type_url} {name}", zone_name(zone)),
+                        format!(
+                            "proxy {proxy} of {} still uses {type_url} {name}",
+                            zone_name(zone)
+                        ),
                     ));
                 }
             }
@@ -388,7 +444,10 @@ impl World {
         if !receipt.computed || (receipt.converged_at.is_none() && !poisoned) {
             return Err(violation(
                 "progress",
-                format!("revision {revision} of {} does not converge: {receipt:?}", zone_name(zone)),
+                format!(
+                    "revision {revision} of {} does not converge: {receipt:?}",
+                    zone_name(zone)
+                ),
             ));
         }
         Ok(())

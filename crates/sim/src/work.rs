@@ -12,10 +12,24 @@ use crate::zone::MESH;
 /// A second mesh, which comes and goes with what is in it.
 const EXTRA: &str = "extra";
 
+/// So many policies come one by one.
+const POLICIES_FEW: u32 = 20;
+
 impl World {
     /// The first things there are.
     pub(crate) fn found(&mut self) -> Checked {
-        self.commit(Place::Global, Batch::new().put(mesh(MESH)))?;
+        let mut first = Batch::new().put(mesh(MESH));
+        if self.size.policies > POLICIES_FEW {
+            for policy in 0..self.size.policies {
+                self.serial += 1;
+                let key = Key::new(Kind::MeshTimeout, MESH, format!("t{policy}"));
+                first = first.put(at_global(
+                    key,
+                    &timeout(&json!({"kind": "Mesh"}), "1h", self.serial),
+                ));
+            }
+        }
+        self.commit(Place::Global, first)?;
         for zone in 0..self.size.zones {
             self.start_zone(zone)?;
             for proxy in 0..self.size.proxies {
@@ -63,8 +77,10 @@ impl World {
         };
         if up && !batch.is_empty() {
             for op in &batch.ops {
-                self.trace
-                    .note(self.time.micros(), format_args!("somebody at {place} changes {}", op.key()));
+                self.trace.note(
+                    self.time.micros(),
+                    format_args!("somebody at {place} changes {}", op.key()),
+                );
             }
             self.commit(place, batch)?;
         }
@@ -72,19 +88,33 @@ impl World {
     }
 
     fn policy_at_global(&mut self) -> Checked {
-        let count = if self.chance(15) { self.rng.usize(2..6) } else { 1 };
+        let count = if self.chance(15) {
+            self.rng.usize(2..6)
+        } else {
+            1
+        };
         let mut batch = Batch::new();
         for _ in 0..count {
             self.serial += 1;
             let snapshot = self.global.store.snapshot();
             let has_extra = snapshot.get(&Key::global(Kind::Mesh, EXTRA)).is_some();
-            let mesh = if has_extra && self.chance(25) { EXTRA } else { MESH };
-            let key = Key::new(Kind::MeshTimeout, mesh, format!("t{}", self.rng.u32(0..8)));
+            let mesh = if has_extra && self.chance(25) {
+                EXTRA
+            } else {
+                MESH
+            };
+            let key = Key::new(
+                Kind::MeshTimeout,
+                mesh,
+                format!("t{}", self.rng.u32(0..self.size.policies)),
+            );
             batch = match self.rng.u32(0..100) {
                 0..22 => batch.remove(key),
                 sort => {
                     let spec = match sort {
-                        22..28 => json!({"to": [{"targetRef": {"kind": "Nonsense"}, "serial": self.serial}]}),
+                        22..28 => {
+                            json!({"to": [{"targetRef": {"kind": "Nonsense"}, "serial": self.serial}]})
+                        }
                         28..34 => timeout(&json!({"kind": "Mesh"}), POISON, self.serial),
                         _ => timeout(&json!({"kind": "Mesh"}), "1h", self.serial),
                     };
@@ -100,15 +130,25 @@ impl World {
     /// Labels that matter, now and then.
     fn decorate(&mut self, resource: &mut Resource) {
         if self.chance(5) {
-            resource.meta.labels.insert(labels::KDS_SYNC.to_owned(), "disabled".to_owned());
+            resource
+                .meta
+                .labels
+                .insert(labels::KDS_SYNC.to_owned(), "disabled".to_owned());
         }
         if self.chance(20) {
-            resource.meta.labels.insert(NOTE.to_owned(), self.serial.to_string());
+            resource
+                .meta
+                .labels
+                .insert(NOTE.to_owned(), self.serial.to_string());
         }
     }
 
     fn multi_zone_service(&mut self) -> Checked {
-        let key = Key::new(Kind::MeshMultiZoneService, MESH, format!("m{}", self.rng.u32(0..2)));
+        let key = Key::new(
+            Kind::MeshMultiZoneService,
+            MESH,
+            format!("m{}", self.rng.u32(0..2)),
+        );
         let batch = if self.chance(40) {
             Batch::new().remove(key)
         } else {
@@ -154,11 +194,8 @@ impl World {
         self.write(Place::Global, Batch::new().put(record))
     }
 
-    /// Global refuses to delete a zone that is connected.
+    /// A zone that is alive comes back by itself.
     fn delete_zone(&mut self, zone: usize) -> Checked {
-        if self.global.sessions.values().any(|session| session.zone == zone) {
-            return Ok(());
-        }
         let key = Key::global(Kind::Zone, zone_name(zone));
         self.write(Place::Global, Batch::new().remove(key))
     }
@@ -179,15 +216,26 @@ impl World {
             let spec = json!({"networking": {"address": "10.0.0.1", "inbound": inbound}});
             let mut dataplane = in_zone(zone, key, &spec);
             // A broken one stands for itself, so that what follows from it is nobody else's service.
-            let workload = if broken { "Broken" } else { ["web", "api", "db"][number as usize % 3] };
-            dataplane.meta.labels.insert(labels::WORKLOAD.to_owned(), workload.to_owned());
+            let workload = if broken {
+                "Broken"
+            } else {
+                ["web", "api", "db"][number as usize % 3]
+            };
+            dataplane
+                .meta
+                .labels
+                .insert(labels::WORKLOAD.to_owned(), workload.to_owned());
             Batch::new().put(dataplane)
         };
         self.write(Place::Zone(zone), batch)
     }
 
     fn zone_address(&mut self, zone: usize) -> Checked {
-        let key = Key::new(Kind::MeshZoneAddress, MESH, format!("a{}", self.rng.u32(0..3)));
+        let key = Key::new(
+            Kind::MeshZoneAddress,
+            MESH,
+            format!("a{}", self.rng.u32(0..3)),
+        );
         let batch = if self.chance(25) {
             Batch::new().remove(key)
         } else {
@@ -206,12 +254,20 @@ impl World {
     fn policy_in_zone(&mut self, zone: usize) -> Checked {
         let producer = self.chance(40);
         let number = self.rng.u32(0..3);
-        let name = if producer { format!("p{number}") } else { format!("z{number}") };
+        let name = if producer {
+            format!("p{number}")
+        } else {
+            format!("z{number}")
+        };
         let key = Key::new(Kind::MeshTimeout, MESH, name);
         if self.chance(25) {
             return self.write(Place::Zone(zone), Batch::new().remove(key));
         }
-        let target = if producer { json!({"kind": "MeshService", "labels": {"kuma.io/display-name": "web"}}) } else { json!({"kind": "Mesh"}) };
+        let target = if producer {
+            json!({"kind": "MeshService", "labels": {"kuma.io/display-name": "web"}})
+        } else {
+            json!({"kind": "Mesh"})
+        };
         let mut policy = in_zone(zone, key, &timeout(&target, "1h", self.serial));
         if producer {
             let set = &mut policy.meta.labels;
@@ -229,13 +285,17 @@ impl World {
             for stored in self.store(place).snapshot().all() {
                 let resource = &stored.resource;
                 let text = resource.spec.as_str();
-                let broken =
-                    text.contains("Nonsense") || text.contains(r#""address":"""#) || text.contains(r#""port":0"#);
+                let broken = text.contains("Nonsense")
+                    || text.contains(r#""address":"""#)
+                    || text.contains(r#""port":0"#);
                 let problems = validate(resource);
                 if copied(place, resource).is_none() && problems.is_empty() == broken {
                     return Err(violation(
                         "the world itself",
-                        format!("{} {text} is not what it should be: {problems}", resource.key),
+                        format!(
+                            "{} {text} is not what it should be: {problems}",
+                            resource.key
+                        ),
                     ));
                 }
             }

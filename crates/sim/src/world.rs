@@ -37,7 +37,11 @@ pub(crate) enum Event {
     /// A zone opens a connection.
     Dial { zone: usize, life: u64 },
     /// A proxy opens a connection.
-    DialProxy { zone: usize, proxy: usize, life: u64 },
+    DialProxy {
+        zone: usize,
+        proxy: usize,
+        life: u64,
+    },
     /// Global is back.
     StartGlobal,
     /// A zone is back.
@@ -57,6 +61,8 @@ pub struct Size {
     pub zones: usize,
     /// Proxies in each zone.
     pub proxies: usize,
+    /// Names that global's policies have; where they are many, all are there from the start.
+    pub policies: u32,
     /// Changes made by people.
     pub changes: u32,
     /// Things that break.
@@ -81,8 +87,6 @@ pub(crate) struct World {
     pub(crate) calm: bool,
     pub(crate) work_left: u32,
     pub(crate) faults_left: u32,
-    /// A zone's new upward stream ends what its older ones still bring.
-    pub(crate) fenced: bool,
     /// Makes every written content different.
     pub(crate) serial: u64,
     pub(crate) messages: u64,
@@ -111,7 +115,6 @@ impl World {
             calm: false,
             work_left: size.changes,
             faults_left: size.faults,
-            fenced: std::env::var("NOFENCE").is_err(),
             serial: 0,
             messages: 0,
             queue: BTreeMap::new(),
@@ -131,7 +134,8 @@ impl World {
 
     pub(crate) fn at(&mut self, micros: u64, event: Event) {
         self.sequence += 1;
-        self.queue.insert((micros.max(self.time.micros()), self.sequence), event);
+        self.queue
+            .insert((micros.max(self.time.micros()), self.sequence), event);
     }
 
     /// A while of some microseconds.
@@ -168,10 +172,14 @@ impl World {
             Event::Keep { conn, at } => self.keep_step(conn, at),
             Event::Timer { conn, at } => self.timer(conn, at),
             Event::GlobalFlush { life } if life == self.global.life => self.global_flush(),
-            Event::ZoneFlush { zone, life } if life == self.zones[zone].life => self.zone_flush(zone),
+            Event::ZoneFlush { zone, life } if life == self.zones[zone].life => {
+                self.zone_flush(zone)
+            }
             Event::Derive { zone, life } if life == self.zones[zone].life => self.derive(zone),
             Event::Dial { zone, life } if life == self.zones[zone].life => self.dial(zone),
-            Event::DialProxy { zone, proxy, life } if life == self.zones[zone].proxies[proxy].life => {
+            Event::DialProxy { zone, proxy, life }
+                if life == self.zones[zone].proxies[proxy].life =>
+            {
                 self.dial_proxy(zone, proxy)
             }
             Event::StartGlobal => self.start_global(),
@@ -198,7 +206,11 @@ impl World {
     }
 
     /// Commits what a place itself writes.
-    pub(crate) fn commit(&mut self, place: Place, batch: Batch) -> Result<Option<Committed>, Violation> {
+    pub(crate) fn commit(
+        &mut self,
+        place: Place,
+        batch: Batch,
+    ) -> Result<Option<Committed>, Violation> {
         let old = self.store(place).snapshot();
         match self.store(place).commit_now(batch) {
             Ok(committed) => {
@@ -254,7 +266,10 @@ impl World {
         if pipe.len() > Conn::FRAMES_MAX {
             return Err(violation(
                 "bounded by resources",
-                format!("{} frames are on the way over connection {conn}", pipe.len()),
+                format!(
+                    "{} frames are on the way over connection {conn}",
+                    pipe.len()
+                ),
             ));
         }
         if let Some(arrives) = arrives {
@@ -276,14 +291,19 @@ impl World {
             if !open {
                 continue;
             }
-            self.trace
-                .note(now, format_args!("{between:?} #{conn} to {at:?}: {}", frame.words()));
+            self.trace.note(
+                now,
+                format_args!("{between:?} #{conn} to {at:?}: {}", frame.words()),
+            );
             match (between, at, frame) {
-                (_, _, Frame::Close) => self.close(conn, at, true)?,
+                // What arrived before is kept first: global reads its streams in order.
                 (Between::Federation { zone }, End::Listener, frame) => {
                     self.global_receives(conn, zone, frame)?;
                 }
-                (Between::Federation { zone }, End::Dialer, frame) => self.zone_receives(conn, zone, frame)?,
+                (_, _, Frame::Close) => self.close(conn, at, true)?,
+                (Between::Federation { zone }, End::Dialer, frame) => {
+                    self.zone_receives(conn, zone, frame)?
+                }
                 (Between::Xds { zone, proxy }, End::Listener, frame) => {
                     self.views_receive(conn, zone, proxy, frame)?;
                 }
@@ -305,8 +325,10 @@ impl World {
         }
         link.shut(end);
         let (between, other_open) = (link.between, link.is_open(end.other()));
-        self.trace
-            .note(self.time.micros(), format_args!("{between:?} #{conn}: {end:?} is gone"));
+        self.trace.note(
+            self.time.micros(),
+            format_args!("{between:?} #{conn}: {end:?} is gone"),
+        );
         if other_open {
             if says {
                 self.send(conn, end.other(), Frame::Close)?;
@@ -344,12 +366,18 @@ impl World {
             .conns
             .get(&conn)
             .is_some_and(|link| link.is_stuck() || !link.is_open(at.other()));
-        if gone { self.close(conn, at, true) } else { Ok(()) }
+        if gone {
+            self.close(conn, at, true)
+        } else {
+            Ok(())
+        }
     }
 
     /// Nothing arrives in one direction for a while.
     pub(crate) fn freeze(&mut self, conn: ConnId, to: End, micros: u64) {
-        let Some(link) = self.conns.get_mut(&conn) else { return };
+        let Some(link) = self.conns.get_mut(&conn) else {
+            return;
+        };
         link.pipe(to).frozen = true;
         self.after(micros, Event::Thaw { conn });
         if micros > KEEP_ALIVE_MICROS / 2 {
@@ -361,7 +389,9 @@ impl World {
     }
 
     fn thaw(&mut self, conn: ConnId) {
-        let Some(link) = self.conns.get_mut(&conn) else { return };
+        let Some(link) = self.conns.get_mut(&conn) else {
+            return;
+        };
         for end in [End::Dialer, End::Listener] {
             link.pipe(end).frozen = false;
         }
@@ -372,7 +402,9 @@ impl World {
 
     /// Everything in flight is lost; each end notices in its own time.
     pub(crate) fn cut(&mut self, conn: ConnId) {
-        let Some(link) = self.conns.get_mut(&conn) else { return };
+        let Some(link) = self.conns.get_mut(&conn) else {
+            return;
+        };
         for end in [End::Dialer, End::Listener] {
             link.pipe(end).kill();
         }

@@ -133,14 +133,20 @@ impl World {
         if !self.zones[zone].up {
             return Ok(());
         }
-        self.trace.note(self.time.micros(), format_args!("{} crashes", zone_name(zone)));
+        self.trace.note(
+            self.time.micros(),
+            format_args!("{} crashes", zone_name(zone)),
+        );
         let of_zone = |between| match between {
             Between::Federation { zone: of } if of == zone => Some(End::Dialer),
             Between::Xds { zone: of, .. } if of == zone => Some(End::Listener),
             Between::Federation { .. } | Between::Xds { .. } => None,
         };
-        let ends: Vec<(ConnId, End)> =
-            self.conns.iter().filter_map(|(id, conn)| Some((*id, of_zone(conn.between)?))).collect();
+        let ends: Vec<(ConnId, End)> = self
+            .conns
+            .iter()
+            .filter_map(|(id, conn)| Some((*id, of_zone(conn.between)?)))
+            .collect();
         self.zones[zone].up = false;
         for (conn, end) in ends {
             self.close(conn, end, tells)?;
@@ -168,7 +174,8 @@ impl World {
         started.views = Views::new(started.store.snapshot());
         started.failures = 0;
         let life = started.life;
-        self.trace.note(at, format_args!("{} starts", zone_name(zone)));
+        self.trace
+            .note(at, format_args!("{} starts", zone_name(zone)));
         self.views_started(zone);
         self.wake_zone(zone);
         let wait = self.between(100, 5_000);
@@ -189,7 +196,12 @@ impl World {
         let conn = self.open(Between::Federation { zone });
         let dialer = &mut self.zones[zone];
         let earlier = dialer.earlier.take();
-        let down = Subscriber::resuming(From::Global, &dialer.store.snapshot(), earlier.as_ref());
+        let mut down =
+            Subscriber::resuming(From::Global, &dialer.store.snapshot(), earlier.as_ref());
+        // A zone that has met its global knows that it understands sums; one that has just started does not.
+        if earlier.is_some() {
+            down = down.giving_sums();
+        }
         dialer.session = Some(Session {
             conn,
             down,
@@ -198,8 +210,10 @@ impl World {
             timer: None,
             since: now,
         });
-        self.trace
-            .note(now, format_args!("{} opens connection {conn}", zone_name(zone)));
+        self.trace.note(
+            now,
+            format_args!("{} opens connection {conn}", zone_name(zone)),
+        );
         if self.chance(50) {
             self.zone_answers(zone)?;
             self.send(conn, End::Listener, Frame::UpOpen)
@@ -263,10 +277,7 @@ impl World {
                 drop(publisher.handle_request(now, request));
                 self.zone_publishes(zone)
             }
-            Frame::UpOpen
-            | Frame::DownRequest(_)
-            | Frame::UpResponse(_)
-            | Frame::Close => Ok(()),
+            Frame::UpOpen | Frame::DownRequest(_) | Frame::UpResponse(_) | Frame::Close => Ok(()),
         }
     }
 
@@ -287,17 +298,26 @@ impl World {
 
     fn zone_starts_keeping(&mut self, zone: usize) -> Checked {
         let at = &mut self.zones[zone];
-        let Some(session) = &mut at.session else { return Ok(()) };
+        let Some(session) = &mut at.session else {
+            return Ok(());
+        };
         let conn = session.conn;
         if let Progress::Working = session.keeper.start(&mut session.down, &at.store) {
             let wait = self.between(100, 20_000);
-            self.after(wait, Event::Keep { conn, at: End::Dialer });
+            self.after(
+                wait,
+                Event::Keep {
+                    conn,
+                    at: End::Dialer,
+                },
+            );
         }
         Ok(())
     }
 
     pub(crate) fn zone_keeps(&mut self, conn: ConnId) -> Checked {
-        let Some(Between::Federation { zone }) = self.conns.get(&conn).map(|link| link.between) else {
+        let Some(Between::Federation { zone }) = self.conns.get(&conn).map(|link| link.between)
+        else {
             return Ok(());
         };
         let at = &mut self.zones[zone];
@@ -311,7 +331,13 @@ impl World {
             Progress::Idle => Ok(()),
             Progress::Working => {
                 let wait = self.between(10, 2_000);
-                self.after(wait, Event::Keep { conn, at: End::Dialer });
+                self.after(
+                    wait,
+                    Event::Keep {
+                        conn,
+                        at: End::Dialer,
+                    },
+                );
                 Ok(())
             }
             Progress::Answered => {
@@ -324,7 +350,11 @@ impl World {
 
     pub(crate) fn zone_timer(&mut self, conn: ConnId, zone: usize) -> Checked {
         let now = self.now();
-        let Some(session) = self.zones[zone].session.as_mut().filter(|session| session.conn == conn) else {
+        let Some(session) = self.zones[zone]
+            .session
+            .as_mut()
+            .filter(|session| session.conn == conn)
+        else {
             return Ok(());
         };
         session.timer = None;
@@ -384,11 +414,20 @@ impl World {
             return Ok(());
         }
         let list = |kind| -> Vec<&Resource> {
-            snapshot.list_in_mesh(kind, MESH).map(|stored| &stored.resource).collect()
+            snapshot
+                .list_in_mesh(kind, MESH)
+                .map(|stored| &stored.resource)
+                .collect()
         };
         let (dataplanes, services) = (list(Kind::Dataplane), list(Kind::MeshService));
         let mut ops = derive::workloads(MESH, &dataplanes, &list(Kind::Workload), &at.settings);
-        ops.extend(derive::mesh_services(MESH, &dataplanes, &services, now, &at.settings));
+        ops.extend(derive::mesh_services(
+            MESH,
+            &dataplanes,
+            &services,
+            now,
+            &at.settings,
+        ));
         let mut written: BTreeMap<Key, Option<Resource>> = BTreeMap::new();
         for op in ops {
             match op {
@@ -401,7 +440,13 @@ impl World {
             let all: Vec<Resource> = known
                 .filter(|resource| !written.contains_key(&resource.key))
                 .cloned()
-                .chain(written.values().flatten().filter(|resource| resource.key.kind == *kind).cloned())
+                .chain(
+                    written
+                        .values()
+                        .flatten()
+                        .filter(|resource| resource.key.kind == *kind)
+                        .cloned(),
+                )
                 .collect();
             let assigned = allocator.assign(all.iter());
             for mut service in all {
@@ -424,7 +469,9 @@ impl World {
         if let Some(due) = derive::next_removal(&services, &at.settings) {
             let wait = Duration::try_from(due.duration_since(now)).unwrap_or_default();
             let life = at.life;
-            let wait = u64::try_from(wait.as_micros()).unwrap_or(u64::MAX).max(1_000);
+            let wait = u64::try_from(wait.as_micros())
+                .unwrap_or(u64::MAX)
+                .max(1_000);
             if wait < 60_000_000 {
                 self.after(wait, Event::Derive { zone, life });
             }
@@ -440,14 +487,24 @@ impl World {
         let mut now = BTreeMap::new();
         for stored in ADDRESSED.iter().flat_map(|kind| snapshot.list(*kind)) {
             if let Some(address) = vip_of(&stored.resource) {
-                now.insert(stored.resource.key.clone(), (stored.created, address.to_string()));
+                now.insert(
+                    stored.resource.key.clone(),
+                    (stored.created, address.to_string()),
+                );
             }
         }
         let before = &self.zones[zone].addresses;
         for (key, address) in before {
-            let stays = snapshot.get(key).is_some_and(|stored| stored.created == address.0);
+            let stays = snapshot
+                .get(key)
+                .is_some_and(|stored| stored.created == address.0);
             if stays && now.get(key) != Some(address) {
-                let text = format!("{key} had {} in {}, now {:?}", address.1, zone_name(zone), now.get(key));
+                let text = format!(
+                    "{key} had {} in {}, now {:?}",
+                    address.1,
+                    zone_name(zone),
+                    now.get(key)
+                );
                 return Err(violation("addresses stay", text));
             }
         }

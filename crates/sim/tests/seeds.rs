@@ -1,12 +1,19 @@
 //! A few hundred worlds, each from a seed.
-#![allow(clippy::panic, clippy::unwrap_used, clippy::print_stderr, reason = "a test may stop at once")]
+#![allow(
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test may stop at once"
+)]
 
 use zonal_sim::{Options, Size, run};
 
 #[track_caller]
 fn check(seed: u64, options: &Options) {
     if let Err(failure) = run(seed, options) {
-        panic!("{failure}\nto see it all: cargo run -p zonal-sim --bin sim -- --seed {seed} --trace");
+        panic!(
+            "{failure}\nto see it all: cargo run -p zonal-sim --bin sim -- --seed {seed} --trace"
+        );
     }
 }
 
@@ -54,6 +61,7 @@ fn a_larger_world_keeps_its_promises_too() {
     let size = Size {
         zones: 5,
         proxies: 4,
+        policies: 8,
         changes: 150,
         faults: 40,
     };

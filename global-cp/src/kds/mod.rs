@@ -18,6 +18,7 @@ mod peer;
 mod receipts;
 mod service;
 mod standing;
+mod turns;
 mod up;
 mod zones;
 
@@ -109,6 +110,7 @@ struct Shared {
     /// What zones see, made once for all that see it alike.
     shelf: Arc<Shelf>,
     zones: Zones,
+    turns: turns::Turns,
     admin: AdminStreams,
     metrics: KdsMetrics,
     /// Noted by [`Kds::keep_insights`].
@@ -140,6 +142,7 @@ impl Kds {
             spawner,
             shelf,
             zones,
+            turns: turns::Turns::default(),
             admin: AdminStreams::default(),
             metrics: KdsMetrics::register(registry),
             commit_times: CommitTimes::default(),

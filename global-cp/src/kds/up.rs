@@ -10,6 +10,7 @@ use zonal_delta::wire as delta_wire;
 use zonal_federation::Features;
 use zonal_kds::{From, Kept, Pending, Subscriber, keep};
 use zonal_model::{Key, Kind};
+use zonal_store::Snapshot;
 
 use super::down::stopping;
 use super::peer::{NodeFacts, Peer};
@@ -42,6 +43,10 @@ async fn serve(
     outbox: &Outbox<DeltaDiscoveryRequest>,
 ) -> Result<(), Status> {
     let stop = shared.spawner.stop();
+    let turn = tokio::select! {
+        () = stop.cancelled() => return Err(stopping()),
+        turn = shared.turns.take(&peer.zone) => turn,
+    };
     let facts = NodeFacts::default();
     let _connection = shared.zones.connect(peer, StreamKind::ZoneToGlobal, &facts);
     let from = From::Zone {
@@ -65,6 +70,9 @@ async fn serve(
         tokio::select! {
             () = stop.cancelled() => return Err(stopping()),
             () = outbox.closed() => return Ok(()),
+            () = turn.superseded.cancelled() => {
+                return Err(Status::aborted("a newer connection of the zone has taken over"));
+            }
             permit = outbox.reserve(), if waiting.is_some() => {
                 let (Ok(permit), Some(request)) = (permit, waiting.take()) else { return Ok(()) };
                 // A zone of ours reads who we are once.
@@ -74,8 +82,10 @@ async fn serve(
             }
             changes = watch.next() => {
                 let changes = changes.map_err(|_closed| stopping())?;
-                let was = changes.from.get(&zone).is_some();
-                if was && changes.to.get(&zone).is_none() {
+                // Another stream may have made the record anew meanwhile: then it is not the same any more.
+                let made = |snapshot: &Snapshot| snapshot.get(&zone).map(|record| record.created);
+                let was = made(&changes.from);
+                if was.is_some() && made(&changes.to) != was {
                     // Everything it brought went with it. On a new stream it is told that nothing is here, and brings
                     // it again; on this one it would think that all is well.
                     return Err(Status::unavailable("the zone was deleted; connect again"));

@@ -57,5 +57,9 @@ fn main() -> ExitCode {
         }
     }
     println!("{kept} seeds kept every promise, {broken} did not");
-    if broken == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if broken == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
