@@ -486,7 +486,7 @@ fn a_zone_cannot_touch_what_is_not_its_own() {
     let theirs = resource(Kind::MeshService, "web", &json!({}), &west);
     let global = resource(Kind::MeshTimeout, "t", &json!({}), &[]);
     let mine = resource(Kind::MeshService, "old", &json!({}), &OF_EAST);
-    let stage = Stage::new([theirs.clone(), global.clone(), mine]);
+    let stage = Stage::new([theirs.clone(), global, mine]);
     let side = Side::Global {
         zone: "east",
         prefix_names: false,
