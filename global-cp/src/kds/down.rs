@@ -9,7 +9,7 @@ use tracing::{debug, info, warn};
 use zonal_delta::{Event, Nonce, wire as delta_wire};
 use zonal_federation::wire;
 use zonal_kds::{Direction, Publisher};
-use zonal_store::Watch;
+use zonal_store::{Revision, Watch};
 
 use super::Shared;
 use super::peer::{NodeFacts, Peer};
@@ -65,10 +65,12 @@ async fn serve(
         connection,
         publisher: Publisher::sharing(direction, Arc::clone(&shared.shelf)),
         watch: shared.store.watch(),
-        touched: true,
+        untold: Untold::default(),
         answered: 0,
     };
     session.handle_snapshot();
+    // What the zone asks for first is news to this connection, whatever it is.
+    session.untold.changed(session.watch.seen().revision());
     session.handle_request(first)?;
     let ended = session.drive(incoming, outbox).await;
     shared.metrics.disconnected(&peer.zone);
@@ -82,8 +84,7 @@ struct Session<'a> {
     connection: Connection,
     publisher: Publisher,
     watch: Watch,
-    /// Something changed for this zone since it was last told a revision.
-    touched: bool,
+    untold: Untold,
     /// The newest response that the zone has answered.
     answered: u64,
 }
@@ -133,7 +134,9 @@ impl Session<'_> {
         self.shared
             .zones
             .moved_on(&self.connection, snapshot.revision());
-        self.touched |= self.publisher.handle_snapshot(&snapshot);
+        if self.publisher.handle_snapshot(&snapshot) {
+            self.untold.changed(snapshot.revision());
+        }
         for problem in self.publisher.take_problems() {
             warn!(zone = %self.peer.zone, key = %problem.key, error = %problem.cause, "a resource is withheld");
         }
@@ -210,17 +213,62 @@ impl Session<'_> {
             return;
         };
         let seen = self.watch.seen();
-        let announce = self.touched && reached >= seen.revision();
-        if announce {
-            self.touched = false;
-        }
+        let announce = self.untold.tell(reached);
         let epoch = seen.epoch().clone();
-        self.shared
-            .zones
-            .reached(&self.connection, &epoch, reached, seen.revision(), announce.then_some(self.answered));
+        self.shared.zones.reached(
+            &self.connection,
+            &epoch,
+            reached,
+            seen.revision(),
+            announce.then_some(self.answered),
+        );
+    }
+}
+
+/// The revisions that changed something for a zone and were not told to it yet: from the first to the last.
+///
+/// A revision is told as soon as the zone has answered for it, however many follow: otherwise it would seem for that long
+/// that it does not concern the zone.
+#[derive(Debug, Default)]
+struct Untold(Option<(Revision, Revision)>);
+
+impl Untold {
+    fn changed(&mut self, at: Revision) {
+        let first = self.0.map_or(at, |(first, _)| first);
+        self.0 = Some((first, at));
+    }
+
+    /// The zone has answered for everything up to `reached`: whether that is to be told.
+    fn tell(&mut self, reached: Revision) -> bool {
+        let Some((first, last)) = self.0 else {
+            return false;
+        };
+        if reached < first {
+            return false;
+        }
+        self.0 = (reached < last).then_some((Revision(reached.0 + 1), last));
+        true
     }
 }
 
 pub(super) fn stopping() -> Status {
     Status::unavailable("the global control plane is stopping; connect again")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_revision_is_told_when_answered_though_others_follow() {
+        let mut untold = Untold::default();
+        assert!(!untold.tell(Revision(5)));
+        untold.changed(Revision(6));
+        untold.changed(Revision(8));
+        assert!(!untold.tell(Revision(5)));
+        assert!(untold.tell(Revision(6)));
+        assert!(!untold.tell(Revision(6)));
+        assert!(untold.tell(Revision(8)));
+        assert!(!untold.tell(Revision(9)));
+    }
 }

@@ -609,6 +609,23 @@ impl Federation {
     pub async fn stop(&mut self) -> anyhow::Result<()> {
         let limit = Duration::from_secs(20);
         let mut failures = Vec::new();
+        // Draining takes its time, so all sidecars do it at once; their applications end after them.
+        let mut draining = tokio::task::JoinSet::new();
+        for workload in self.workloads.values_mut() {
+            if let Some(mut sidecar) = workload.sidecar.take() {
+                draining.spawn(async move { sidecar.terminate(limit).await });
+            }
+        }
+        while let Some(ended) = draining.join_next().await {
+            if let Err(error) = ended.context("cannot await a sidecar")? {
+                failures.push(format!("{error:#}"));
+            }
+        }
+        for workload in self.workloads.values_mut() {
+            if let Some(mut application) = workload.application.take() {
+                application.kill().await?;
+            }
+        }
         let mut end = async |process: Option<Process>| {
             if let Some(mut process) = process
                 && let Err(error) = process.terminate(limit).await
@@ -616,12 +633,6 @@ impl Federation {
                 failures.push(format!("{error:#}"));
             }
         };
-        for workload in self.workloads.values_mut() {
-            end(workload.sidecar.take()).await;
-            if let Some(mut application) = workload.application.take() {
-                application.kill().await?;
-            }
-        }
         for zone in self.zones.values_mut() {
             end(zone.ingress.take()).await;
             end(zone.control_plane.take()).await;

@@ -2,7 +2,7 @@
 
 use anyhow::ensure;
 use serde_json::Value;
-use zonal_e2e::{Caller, Federation, story, wait_for};
+use zonal_e2e::{Caller, Federation, Outcome, Report, story, wait_for};
 
 use crate::stage::{
     PATIENCE, answered, api, api_in_west, converges, more_calls, on_stage, set_up, workload,
@@ -106,6 +106,52 @@ async fn without_global_zones_go_on_and_even_start() {
     .await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_made_while_a_zone_is_dead_arrives_when_it_is_back() {
+    on_stage(async |federation| {
+        set_up(federation).await?;
+        let caller = Caller::start(api(federation)?);
+        more_calls(&caller, 50).await?;
+        federation.crash_zone("east").await?;
+        wait_for("global to miss east", PATIENCE, async || {
+            let states = states(federation).await?;
+            ensure!(states == ["offline", "in-sync"], "zones are {states:?}");
+            Ok(())
+        })
+        .await?;
+
+        let file = story::write(
+            federation,
+            "deny.yaml",
+            "type: MeshTrafficPermission\nname: deny-web\nmesh: default\nspec:\n  targetRef:\n    kind: Dataplane\n    labels:\n      \
+             kuma.io/workload: api\n  rules:\n    - default:\n        deny:\n          - spiffeID:\n              type: Exact\n              \
+             value: spiffe://default.east.mesh.local/workload/web\n",
+        )?;
+        // Nobody waits for a zone that is away, and the receipt says that it is.
+        let receipt = story::apply(federation, &file, &Report::quiet(), "a denial").await?;
+        let state = receipt.pointer("/zones/east/state").and_then(Value::as_str);
+        ensure!(state == Some("offline"), "{receipt}");
+        let tally = more_calls(&caller, 50).await?;
+        ensure!(
+            tally.failures() == 0,
+            "proxies of a dead zone should go on as they were: {tally}"
+        );
+
+        federation.start_zone("east").await?;
+        wait_for("the denial to be in use in east", PATIENCE, async || {
+            let latest = caller.latest();
+            ensure!(
+                matches!(latest, Some(Outcome::Refused(403, _))),
+                "the newest call: {latest:?}"
+            );
+            Ok(())
+        })
+        .await?;
+        in_sync(federation).await
+    })
+    .await;
+}
+
 /// Everything that Envoys of both zones were told to change so far.
 async fn changes(federation: &Federation) -> anyhow::Result<Vec<String>> {
     let mut all = Vec::new();
@@ -138,16 +184,30 @@ async fn connected_again(federation: &Federation, proxy: &str) -> anyhow::Result
     Ok(())
 }
 
+/// The states of the zones as global tells them, in the order of their names.
+async fn states(federation: &Federation) -> anyhow::Result<Vec<String>> {
+    let overview = federation.zones_overview().await?;
+    let mut zones: Vec<(&str, &str)> = overview
+        .get("items")
+        .unwrap_or(&overview)
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|zone| {
+            let text = |member: &str| zone.get(member).and_then(Value::as_str);
+            Some((text("name")?, text("state")?))
+        })
+        .collect();
+    zones.sort_unstable();
+    Ok(zones
+        .into_iter()
+        .map(|(_, state)| state.to_owned())
+        .collect())
+}
+
 async fn in_sync(federation: &Federation) -> anyhow::Result<()> {
     wait_for("both zones to be in sync", PATIENCE, async || {
-        let overview = federation.zones_overview().await?;
-        let items = overview.get("items").unwrap_or(&overview);
-        let states: Vec<&str> = items
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(|zone| zone.get("state").and_then(Value::as_str))
-            .collect();
+        let states = states(federation).await?;
         ensure!(states == ["in-sync", "in-sync"], "zones are {states:?}");
         Ok(())
     })
