@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
+use zonal_control_plane::Configuration;
 use zonal_process::config::Problems;
 use zonal_process::control_plane::{Common, Raw, address};
 
@@ -24,12 +25,8 @@ pub struct Config {
     pub distribute_trust: bool,
 }
 
-impl Config {
-    /// Checks what the operator wrote.
-    ///
-    /// # Errors
-    /// Every problem at once.
-    pub fn from_raw(raw: &Raw) -> Result<Self, Problems> {
+impl Configuration for Config {
+    fn from_raw(raw: &Raw) -> Result<Self, Problems> {
         let mut problems = Problems::default();
         let common = Common::check(raw, "global-cp", &mut problems);
         let kds_raw = &raw.multizone.global.kds;
@@ -70,5 +67,9 @@ impl Config {
         } else {
             Err(problems)
         }
+    }
+
+    fn common(&self) -> &Common {
+        &self.common
     }
 }

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use zonal_catalogue::identities::IdentityRecord;
 use zonal_identity::{Authority, Bundle, KeyType, TrustDomain};
-use zonal_model::{Json, Key, Kind, Kri, Resource, labels};
+use zonal_model::{Json, Key, Kind, Kri, Resource};
 use zonal_store::{Batch, Expect, Revision, Snapshot};
 
 /// Five days, as Kuma's.
@@ -21,7 +21,7 @@ const DEFAULT_LIFETIME: Duration = Duration::from_secs(5 * 24 * 3600);
 
 /// An authority that is ready to issue.
 #[derive(Clone)]
-pub struct Issuer {
+pub(crate) struct Issuer {
     /// The MeshIdentity's identifier: the name of the secret that proxies ask for.
     pub kri: Kri,
     /// The trust domain it speaks for.
@@ -45,7 +45,7 @@ impl std::fmt::Debug for Issuer {
 impl Issuer {
     /// The authority that signs.
     #[must_use]
-    pub fn authority(&self) -> &Authority {
+    pub(crate) fn authority(&self) -> &Authority {
         &self.authority
     }
 }
@@ -54,13 +54,13 @@ impl Issuer {
 ///
 /// Reading a key from PEM is not free, so an issuer is kept until its secrets change.
 #[derive(Debug, Default)]
-pub struct Authorities {
+pub(crate) struct Authorities {
     issuers: BTreeMap<Key, Issuer>,
 }
 
 /// What to write so that every MeshIdentity of the zone is served.
 #[derive(Debug, Default)]
-pub struct Reconciled {
+pub(crate) struct Reconciled {
     /// Secrets, MeshTrusts and statuses that are missing or differ.
     pub batch: Batch,
 }
@@ -81,13 +81,18 @@ enum Standing {
 impl Authorities {
     /// The issuer of an identity, when it can issue.
     #[must_use]
-    pub fn issuer(&self, identity: &Key) -> Option<&Issuer> {
+    pub(crate) fn issuer(&self, identity: &Key) -> Option<&Issuer> {
         self.issuers.get(identity)
     }
 
     /// Looks at every MeshIdentity and says what has to be written. Issuers whose secrets are in the snapshot are ready
     /// afterwards; new ones are after the batch was kept and this was called again.
-    pub fn reconcile(&mut self, snapshot: &Snapshot, zone: &str, now: Timestamp) -> Reconciled {
+    pub(crate) fn reconcile(
+        &mut self,
+        snapshot: &Snapshot,
+        zone: &str,
+        now: Timestamp,
+    ) -> Reconciled {
         let mut out = Reconciled::default();
         let mut issuers = BTreeMap::new();
         for stored in snapshot.list(Kind::MeshIdentity) {
@@ -279,7 +284,7 @@ fn data_source(
 ///
 /// # Errors
 /// The data is not base64, or not text.
-pub fn secret_text(secret: &Resource) -> Result<String, String> {
+pub(crate) fn secret_text(secret: &Resource) -> Result<String, String> {
     let spec = secret.spec.to_value();
     let data = text(&spec, "/data").unwrap_or_default();
     let bytes = STANDARD
@@ -290,7 +295,7 @@ pub fn secret_text(secret: &Resource) -> Result<String, String> {
 
 /// The spec of a Secret that holds `text`.
 #[must_use]
-pub fn secret_spec(text: &str) -> Json {
+pub(crate) fn secret_spec(text: &str) -> Json {
     Json::from_value(&json!({ "data": STANDARD.encode(text) }))
 }
 
@@ -448,6 +453,8 @@ fn text<'a>(value: &'a Value, pointer: &str) -> Option<&'a str> {
 
 #[cfg(test)]
 mod tests {
+    use zonal_model::labels;
+
     use super::*;
     use zonal_store::{MemoryStore, Store as _};
 
@@ -455,10 +462,10 @@ mod tests {
         Timestamp::from_second(1_700_000_000 + second).unwrap()
     }
 
-    fn identity(spec: Value) -> Resource {
+    fn identity(spec: &Value) -> Resource {
         let mut identity = Resource::new(
             Key::new(Kind::MeshIdentity, "default", "identity-fx89fx8cww447z7x"),
-            Json::from_value(&spec),
+            Json::from_value(spec),
         );
         identity
             .meta
@@ -483,7 +490,7 @@ mod tests {
     async fn a_generated_authority_is_kept_trusted_and_ready_after_two_looks() {
         let store = MemoryStore::new(Arc::new(|| at(0)));
         store
-            .commit(Batch::new().put(identity(generated())))
+            .commit(Batch::new().put(identity(&generated())))
             .await
             .unwrap();
         let mut authorities = Authorities::default();
@@ -515,7 +522,7 @@ mod tests {
     async fn a_restart_takes_the_authority_that_is_kept() {
         let store = MemoryStore::new(Arc::new(|| at(0)));
         store
-            .commit(Batch::new().put(identity(generated())))
+            .commit(Batch::new().put(identity(&generated())))
             .await
             .unwrap();
         let batch = Authorities::default()
@@ -539,11 +546,11 @@ mod tests {
     #[tokio::test]
     async fn an_identity_that_cannot_issue_says_why_and_harms_no_other() {
         let store = MemoryStore::new(Arc::new(|| at(0)));
-        let mut broken = identity(json!({ "provider": { "type": "Bundled", "bundled": {
+        let mut broken = identity(&json!({ "provider": { "type": "Bundled", "bundled": {
             "ca": { "certificate": { "type": "Secret", "secretRef": { "kind": "Secret", "name": "gone" } },
                     "privateKey": { "type": "InsecureInline", "insecureInline": { "value": "x" } } } } } }));
         broken.key = Key::new(Kind::MeshIdentity, "default", "broken");
-        let batch = Batch::new().put(identity(generated())).put(broken);
+        let batch = Batch::new().put(identity(&generated())).put(broken);
         store.commit(batch).await.unwrap();
         let mut authorities = Authorities::default();
         let out = authorities.reconcile(&store.snapshot(), "east", at(1));

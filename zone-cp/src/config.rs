@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use zonal_control_plane::Configuration;
 use zonal_model::{Mode, ZoneName};
 use zonal_process::config::Problems;
 use zonal_process::control_plane::{Common, MESSAGE_BYTES_MAX, Raw, address, duration};
@@ -50,12 +51,8 @@ pub struct Config {
     pub origin_unchecked: bool,
 }
 
-impl Config {
-    /// Checks what the operator wrote.
-    ///
-    /// # Errors
-    /// Every problem at once.
-    pub fn from_raw(raw: &Raw) -> Result<Self, Problems> {
+impl Configuration for Config {
+    fn from_raw(raw: &Raw) -> Result<Self, Problems> {
         let mut problems = Problems::default();
         let common = Common::check(raw, "zone-cp", &mut problems);
         let zone_raw = &raw.multizone.zone;
@@ -113,6 +110,12 @@ impl Config {
         }
     }
 
+    fn common(&self) -> &Common {
+        &self.common
+    }
+}
+
+impl Config {
     /// Federated, or on its own.
     #[must_use]
     pub const fn mode(&self) -> Mode {

@@ -40,7 +40,7 @@ pub struct Settled {
 }
 
 /// Derives and writes until told to stop. One per zone: replicas elect who does it.
-pub struct Controllers {
+pub(crate) struct Controllers {
     settings: derive::Settings,
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
@@ -61,7 +61,7 @@ impl std::fmt::Debug for Controllers {
 impl Controllers {
     /// Puts them together; the receiver tells how far they have come.
     #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         settings: derive::Settings,
         store: Arc<dyn Store>,
         clock: Arc<dyn Clock>,
@@ -85,13 +85,13 @@ impl Controllers {
 
     /// The same, counted.
     #[must_use]
-    pub fn with_metrics(mut self, metrics: ZoneMetrics) -> Self {
+    pub(crate) fn with_metrics(mut self, metrics: ZoneMetrics) -> Self {
         self.metrics = metrics;
         self
     }
 
     /// Works until `stop`.
-    pub async fn run(mut self, stop: CancellationToken) {
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
         let mut watch = self.store.watch();
         let mut due = self.settle(&self.store.snapshot()).await;
         loop {
@@ -104,7 +104,7 @@ impl Controllers {
                         continue;
                     }
                     let relevant =
-                        changes.to.changes_since(&changes.from).iter().any(|change| matters(change));
+                        changes.list().iter().any(matters);
                     if relevant {
                         due = self.settle(&changes.to).await;
                     } else {

@@ -9,7 +9,7 @@ use crate::authorities::{Authorities, Issuer};
 
 /// What a proxy's certificate is to say, and who issues it.
 #[derive(Debug)]
-pub struct Identified<'a> {
+pub(crate) struct Identified<'a> {
     /// The MeshIdentity.
     pub identity: Key,
     /// Its issuer.
@@ -20,7 +20,7 @@ pub struct Identified<'a> {
 
 /// The MeshIdentity that selects a Dataplane.
 #[must_use]
-pub fn best(snapshot: &Snapshot, dataplane: &Resource) -> Option<IdentityRecord> {
+pub(crate) fn best(snapshot: &Snapshot, dataplane: &Resource) -> Option<IdentityRecord> {
     let records: Vec<IdentityRecord> = snapshot
         .list_in_mesh(Kind::MeshIdentity, &dataplane.key.mesh)
         .filter_map(|stored| IdentityRecord::read(&stored.resource))
@@ -30,7 +30,7 @@ pub fn best(snapshot: &Snapshot, dataplane: &Resource) -> Option<IdentityRecord>
 
 /// Whether the ids of an identity are made from the workload label.
 #[must_use]
-pub fn uses_workload(identity: &IdentityRecord) -> bool {
+pub(crate) fn uses_workload(identity: &IdentityRecord) -> bool {
     identity
         .path
         .as_ref()
@@ -41,7 +41,7 @@ pub fn uses_workload(identity: &IdentityRecord) -> bool {
 ///
 /// # Errors
 /// The id cannot be made, e.g. because the Dataplane lacks the label that the template names.
-pub fn identify<'a>(
+pub(crate) fn identify<'a>(
     snapshot: &Snapshot,
     authorities: &'a Authorities,
     dataplane: &Resource,

@@ -337,7 +337,7 @@ fn close_open(snapshot: &Snapshot, now: Timestamp) -> Batch {
 
 /// Whether an insight says that its proxy has a stream.
 #[must_use]
-pub fn is_online(insight: &Resource) -> bool {
+pub(crate) fn is_online(insight: &Resource) -> bool {
     insight
         .spec
         .to_value()

@@ -25,7 +25,7 @@ use crate::proxy::ProxyId;
 const TRIES_MAX: usize = 8;
 
 /// Announced by a sidecar that reports whether its workload answers: until it does, nobody is sent there.
-pub const FEATURE_WORKLOAD_HEALTH: &str = "feature-workload-health";
+pub(crate) const FEATURE_WORKLOAD_HEALTH: &str = "feature-workload-health";
 
 /// What proxies have to show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -358,7 +358,7 @@ impl Lifecycle {
         {
             Ok(_) => info!(proxy = %id, "proxy is gone, its Dataplane is removed"),
             Err(error) => {
-                warn!(proxy = %id, %error, "cannot remove the Dataplane of a proxy that is gone")
+                warn!(proxy = %id, %error, "cannot remove the Dataplane of a proxy that is gone");
             }
         }
     }
@@ -433,7 +433,7 @@ impl Lifecycle {
 
 /// The key of a proxy's Dataplane.
 #[must_use]
-pub fn dataplane_key(id: &ProxyId) -> Key {
+pub(crate) fn dataplane_key(id: &ProxyId) -> Key {
     Key::new(Kind::Dataplane, &id.mesh, &id.name)
 }
 

@@ -13,7 +13,7 @@ use crate::convergence::Convergence;
 
 /// Receipts of revisions of this zone's own store.
 #[derive(Debug)]
-pub struct ZoneReceipts {
+pub(crate) struct ZoneReceipts {
     zone: String,
     convergence: Convergence,
     times: CommitTimes,
@@ -23,7 +23,7 @@ pub struct ZoneReceipts {
 impl ZoneReceipts {
     /// Receipts told in the zone's name; they follow until `stop`.
     #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         zone: String,
         convergence: Convergence,
         times: CommitTimes,

@@ -15,11 +15,13 @@
 mod first_start;
 mod mesh_rules;
 mod open;
+mod program;
 mod questions;
 mod serve;
 
 pub use first_start::{FirstStart, FirstStartError, first_start};
 pub use mesh_rules::MeshRules;
 pub use open::open_store;
+pub use program::{Configuration, program};
 pub use questions::{AdminQuestion, AskProxies, admin_problem};
 pub use serve::{RestParts, RestPeers, instance_id, note_commits, wall_clock};

@@ -86,16 +86,26 @@ fn of_zone(progress: &Progress, revision: Revision) -> ZoneReceipt {
         match &answered {
             // A zone of Kuma says nothing of its proxies: what can be known is complete.
             Answered::Nothing if !progress.ours => ZoneReceiptState::Complete,
-            Answered::Nothing | Answered::Some { converged_at: None, .. } => ZoneReceiptState::Kept,
+            Answered::Nothing
+            | Answered::Some {
+                converged_at: None, ..
+            } => ZoneReceiptState::Kept,
             Answered::NotConcerned { .. } | Answered::Some { .. } => ZoneReceiptState::Complete,
         }
     };
     let (proxies, converged_at) = match answered {
         Answered::Nothing => (ProxyCounts::default(), kept_at),
-        Answered::NotConcerned { total } => {
-            (ProxyCounts { total, ..ProxyCounts::default() }, kept_at)
-        }
-        Answered::Some { counts, converged_at } => (counts, converged_at),
+        Answered::NotConcerned { total } => (
+            ProxyCounts {
+                total,
+                ..ProxyCounts::default()
+            },
+            kept_at,
+        ),
+        Answered::Some {
+            counts,
+            converged_at,
+        } => (counts, converged_at),
     };
     let converged_at = converged_at.filter(|_| state == ZoneReceiptState::Complete);
     ZoneReceipt {
@@ -115,7 +125,10 @@ enum Answered {
     NotConcerned { total: u64 },
     /// So far this, and since when nobody is outstanding. Counts alone say nothing: before the zone has computed what
     /// follows from the revision, nobody is affected yet.
-    Some { counts: ProxyCounts, converged_at: Option<Timestamp> },
+    Some {
+        counts: ProxyCounts,
+        converged_at: Option<Timestamp>,
+    },
 }
 
 /// Looks at the first revision that concerned the zone and has `revision` in it.

@@ -156,7 +156,9 @@ const APPLIED_MAX: usize = 1024;
 impl Shared {
     /// A response is kept.
     fn note_applied(&self, nonce: &Nonce) {
-        let Ok(number) = nonce.as_str().parse() else { return };
+        let Ok(number) = nonce.as_str().parse() else {
+            return;
+        };
         let local = self.store.snapshot().revision();
         let mut applied = self.applied.lock().unwrap_or_else(PoisonError::into_inner);
         applied.push_back((number, local));
@@ -168,12 +170,19 @@ impl Shared {
     /// The zone's revision that has everything up to a response; `None` when that is not known.
     fn applied_up_to(&self, number: u64) -> Option<Revision> {
         let applied = self.applied.lock().unwrap_or_else(PoisonError::into_inner);
-        applied.iter().rev().find(|(known, _)| *known <= number).map(|(_, local)| *local)
+        applied
+            .iter()
+            .rev()
+            .find(|(known, _)| *known <= number)
+            .map(|(_, local)| *local)
     }
 
     /// A new downward stream counts its responses anew.
     fn forget_applied(&self) {
-        self.applied.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.applied
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
     }
 }
 

@@ -8,6 +8,7 @@
     missing_debug_implementations
 )]
 
+mod global;
 mod proxy;
 mod zone;
 
@@ -21,6 +22,7 @@ use serde_json::{Value, json};
 use tonic::Code;
 use zonal_xds::type_url;
 
+use global::Global;
 use proxy::{Proxy, Spec, client, everything, node, open};
 use zone::Zone;
 
@@ -399,4 +401,34 @@ async fn a_dataplane_at_a_host_name_is_found_at_its_address() {
     })
     .await;
     zone.settled().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn global_asks_a_proxy_through_its_zone() {
+    let global = Global::start().await;
+    let zone = Zone::join(global.kds).await;
+    zone.until("/meshes/default", |status, _| status == StatusCode::OK)
+        .await;
+    let web = Proxy::start(&zone, &Spec::new("web", "127.0.0.2")).await;
+    web.until("it has listeners", |state| {
+        !state.names(type_url::LISTENER).is_empty()
+    })
+    .await;
+    let list = global
+        .until("/meshes/default/dataplanes", |_, list| list["total"] == 1)
+        .await;
+    let name = list["items"][0]["name"].as_str().unwrap();
+    assert!(
+        name.starts_with("web-"),
+        "on global it has another name: {name}"
+    );
+    let path = format!("/meshes/default/dataplanes/{name}");
+    let dump = global
+        .until(&format!("{path}/xds"), |status, _| status == StatusCode::OK)
+        .await;
+    assert!(dump.to_string().contains("ListenersConfigDump"), "{dump}");
+    let (status, problem) = global.get(&format!("{path}/clusters")).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    let detail = problem["detail"].as_str().unwrap();
+    assert!(detail.contains("/run/web/admin.sock"), "{detail}");
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::StatusCode;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use zonal_control_plane::Configuration as _;
 use zonal_process::net::Dialer;
 use zonal_process::tls::{Trust, client_config};
 use zonal_process::{CancellationToken, RealClock, Spawner};
@@ -20,6 +21,8 @@ pub struct Zone {
     diagnostics: SocketAddr,
     http: reqwest::Client,
     trust: Trust,
+    /// Otherwise its proxies need no token: only global could issue one.
+    pub is_alone: bool,
     stop: CancellationToken,
     _work_dir: TempDir,
 }
@@ -36,15 +39,29 @@ impl Zone {
     }
 
     pub async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
+        Self::start_at(None, change).await
+    }
+
+    /// Joins a global that is reached without TLS.
+    pub async fn join(global: SocketAddr) -> Self {
+        Self::start_at(Some(global), |_| {}).await
+    }
+
+    async fn start_at(global: Option<SocketAddr>, change: impl FnOnce(&mut Config)) -> Self {
         let work_dir = tempfile::tempdir().unwrap();
         let loopback = json!({ "interface": "127.0.0.1", "port": 0 });
+        let authentication = if global.is_some() { "none" } else { "dpToken" };
+        let mut dp_server = loopback.clone();
+        dp_server["authn"] = json!({ "dpProxy": { "type": authentication } });
+        let global = global.map(|global| format!("grpc://{global}"));
+        let is_alone = global.is_none();
         let raw = json!({
             "general": { "workDir": work_dir.path() },
             "store": { "type": "memory" },
             "apiServer": { "http": loopback, "https": { "enabled": false } },
             "diagnostics": { "interface": "127.0.0.1", "serverPort": 0 },
-            "dpServer": loopback,
-            "multizone": { "zone": { "name": "east" } },
+            "dpServer": dp_server,
+            "multizone": { "zone": { "name": "east", "globalAddress": global } },
         });
         let raw = serde_json::from_value(raw).unwrap();
         let mut config = Config::from_raw(&raw).unwrap();
@@ -88,6 +105,7 @@ impl Zone {
             diagnostics,
             http,
             trust,
+            is_alone,
             stop,
             _work_dir: work_dir,
         }
