@@ -1,5 +1,6 @@
 //! Random conversations over a link that loses its connection: whatever happens, the far end ends up with what is
 //! offered.
+#![allow(clippy::print_stdout, reason = "a failing run names its seed")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
