@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tracing::{debug, warn};
 use zonal_process::{Backoff, BackoffPolicy, CancellationToken, Clock};
 
-use crate::control_plane::{ControlPlane, HealthReport};
+use crate::control_plane::{CallError, ControlPlane, HealthReport};
 use crate::probe::{State, States};
 
 /// How often an unchanged report is sent again, so that a control plane that lost it learns.
@@ -120,7 +120,10 @@ impl Reporter {
             Err(error) => {
                 let text = error.to_string();
                 // Said on the first occurrence and on change; it repeats while the control plane is away.
-                if self.failure.borrow().as_ref() != Some(&text) {
+                if matches!(error, CallError::Unknown) {
+                    // Until its Envoy's stream brings the Dataplane, which is a moment after the start.
+                    debug!("the control plane does not know the proxy yet");
+                } else if self.failure.borrow().as_ref() != Some(&text) {
                     warn!(%error, "could not report how the workload stands; trying again");
                 }
                 self.failure.send_replace(Some(text));

@@ -1,5 +1,6 @@
 //! Opening the store that was configured.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use zonal_process::Spawner;
@@ -18,17 +19,32 @@ pub async fn open_store(
     match choice {
         StoreChoice::Memory => Ok(Arc::new(MemoryStore::new(now))),
         StoreChoice::File(path) => {
-            if let Some(folder) = path.parent() {
-                std::fs::create_dir_all(folder).map_err(|error| StoreError::Open {
-                    path: folder.to_owned(),
-                    problem: format!("the folder cannot be made: {error}"),
-                    hint: "name another file in `store.file.path`, or another folder in `general.workDir`",
-                })?;
-            }
+            keep_private(path).map_err(|error| StoreError::Open {
+                path: path.clone(),
+                problem: format!("it cannot be made: {error}"),
+                hint: "name another file in `store.file.path`, or another folder in `general.workDir`",
+            })?;
             Ok(Arc::new(RedbStore::open(path, now)?))
         }
         StoreChoice::Etcd { endpoints, prefix } => open_etcd(endpoints, prefix, now, spawner).await,
     }
+}
+
+/// Makes folder and file for their owner only: the store holds signing keys and those of authorities.
+fn keep_private(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+    if let Some(folder) = path.parent() {
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)?;
+    }
+    let file = std::fs::File::options()
+        .create(true)
+        .append(true)
+        .mode(0o600)
+        .open(path)?;
+    file.set_permissions(std::fs::Permissions::from_mode(0o600))
 }
 
 #[cfg(feature = "etcd")]

@@ -347,8 +347,15 @@ fn control_plane_cluster(request: &Request, settings: &Settings) -> Value {
         &socket_address(host, settings.xds_port),
         settings,
     );
-    if !is_address && !request.ipv6_enabled {
-        cluster.insert("dnsLookupFamily".to_owned(), json!("V4_ONLY"));
+    if !is_address {
+        // A name such as `localhost` may have an address on which nobody listens: with all of them Envoy takes the one
+        // that answers.
+        let family = if request.ipv6_enabled {
+            "ALL"
+        } else {
+            "V4_ONLY"
+        };
+        cluster.insert("dnsLookupFamily".to_owned(), json!(family));
     }
     cluster.insert(
         "transportSocket".to_owned(),

@@ -107,7 +107,10 @@ fn of_zone(progress: &Progress, revision: Revision) -> ZoneReceipt {
             converged_at,
         } => (counts, converged_at),
     };
-    let converged_at = converged_at.filter(|_| state == ZoneReceiptState::Complete);
+    // The zone's clock may be behind ours; nothing is in use before it is kept.
+    let converged_at = converged_at
+        .filter(|_| state == ZoneReceiptState::Complete)
+        .map(|at| kept_at.map_or(at, |kept| at.max(kept)));
     ZoneReceipt {
         kept_at,
         converged_at,

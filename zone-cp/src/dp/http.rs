@@ -10,7 +10,7 @@ use axum::routing::post;
 use axum::{Json, Router};
 use http::{HeaderMap, StatusCode, header};
 use serde::Deserialize;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 use zonal_model::Kind;
 use zonal_process::tls::ServerIdentity;
 use zonal_store::{Revision, Store};
@@ -200,8 +200,10 @@ impl DpHttp {
         let id = ProxyId::new(mesh, name);
         self.lifecycle
             .authenticate_stored(&id, token(headers))
-            .inspect_err(|refusal| {
-                warn!(proxy = %id, reason = %refusal, "a report about a proxy is refused");
+            .inspect_err(|refusal| match refusal {
+                // A sidecar reports from its start on, its Dataplane comes with its Envoy's stream a moment later.
+                Refusal::Unknown(_) => debug!(proxy = %id, "a report about a proxy that is not here yet"),
+                _ => warn!(proxy = %id, reason = %refusal, "a report about a proxy is refused"),
             })?;
         Ok(id)
     }
