@@ -10,8 +10,8 @@ use zonal_delta::{Name, Nonce};
 use zonal_federation::{
     Holdings, Incoming, Plan, Received as ReceivedResource, Refusal, Shaped, Side, plan, wire,
 };
-use zonal_model::{Json, Key, Kind, Resource, UnknownKind, labels, validate};
-use zonal_store::{Batch, Expect, Snapshot};
+use zonal_model::{Json, Key, Kind, Resource, Scope, UnknownKind, labels, validate};
+use zonal_store::{Batch, Expect, Snapshot, Stored};
 
 /// From whom resources come.
 #[derive(Clone, Debug)]
@@ -181,9 +181,17 @@ impl Subscriber {
             let condition = expect(&put.resource.key);
             batch = batch.put_if(put.resource, condition);
         }
+        let staying = self.in_meshes(&removes, snapshot);
+        for stored in &staying {
+            // Changes nothing; if the resource is another by now, the plan is made again.
+            batch = batch.put_if(stored.resource.clone(), Expect::Revision(stored.revision));
+        }
         for key in removes {
             let condition = expect(&key);
             batch = batch.remove_if(key, condition);
+        }
+        for stored in staying {
+            batch = batch.put_if(stored.resource.clone(), Expect::Absent);
         }
         Planned {
             batch,
@@ -211,6 +219,21 @@ impl Subscriber {
     #[must_use]
     pub fn is_live(&self) -> bool {
         self.sink.is_live()
+    }
+
+    /// What the peer has in meshes that are about to be removed. With a mesh goes what the zone has in it; what the peer
+    /// has in it stays until the peer says otherwise: each kind travels by itself, and a mesh that comes again may find
+    /// that the peer never took its resources away.
+    fn in_meshes<'a>(&self, removes: &[Key], snapshot: &'a Snapshot) -> Vec<&'a Arc<Stored>> {
+        let meshes = removes.iter().filter(|key| key.kind == Kind::Mesh);
+        meshes
+            .flat_map(|mesh| {
+                kinds(&self.from)
+                    .filter(|kind| kind.descriptor().scope == Scope::Mesh)
+                    .flat_map(|kind| snapshot.list_in_mesh(kind, &mesh.name))
+            })
+            .filter(|stored| is_from(&self.from, &stored.resource))
+            .collect()
     }
 
     fn side(&self) -> Side<'_> {
@@ -325,7 +348,7 @@ mod tests {
         let again = Shaped {
             key: kept.key.clone(),
             labels: kept.meta.labels.clone(),
-            spec: kept.spec.clone(),
+            spec: kept.spec,
             status: Some(Json::empty_object()),
         };
         assert_eq!(wire::encode(&again).unwrap(), sent);

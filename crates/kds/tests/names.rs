@@ -21,7 +21,10 @@ fn address(name: &str, origin: &str, zone: &str, port: u16) -> Resource {
         (labels::DISPLAY_NAME, "ingress"),
     ];
     for (key, value) in labels_of {
-        resource.meta.labels.insert(key.to_owned(), value.to_owned());
+        resource
+            .meta
+            .labels
+            .insert(key.to_owned(), value.to_owned());
     }
     resource
 }
@@ -63,7 +66,10 @@ fn a_changed_copy_does_not_withdraw_the_own_resource_of_its_name() {
         .put(address("ingress-of-west", "global", "west", 1));
     store.commit_now(both).unwrap();
     let first = flush(&mut publisher, &store, now);
-    assert_eq!(first.iter().map(|said| said.upserts.len()).sum::<usize>(), 1);
+    assert_eq!(
+        first.iter().map(|said| said.upserts.len()).sum::<usize>(),
+        1
+    );
 
     let change = Batch::new().put(address("ingress-of-west", "global", "west", 2));
     store.commit_now(change).unwrap();
