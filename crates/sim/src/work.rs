@@ -178,9 +178,22 @@ impl World {
             for policy in within {
                 again = again.put(policy);
             }
-            self.write(Place::Global, again)?;
+            if self.chance(30) {
+                return self.write(Place::Global, again);
+            }
+            // So soon that some of it may be on its way out while it comes again.
+            self.again.push_back(again);
+            let wait = self.between(500, 60_000);
+            self.after(wait, Event::Again);
         }
         Ok(())
+    }
+
+    pub(crate) fn again(&mut self) -> Checked {
+        match self.again.pop_front() {
+            Some(batch) => self.write(Place::Global, batch),
+            None => Ok(()),
+        }
     }
 
     fn switch_zone(&mut self, zone: usize) -> Checked {

@@ -1,6 +1,6 @@
 //! The made-up world: everybody in it, the order of what happens, and how it gets from one to the other.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -50,6 +50,8 @@ pub(crate) enum Event {
     StartProxy { zone: usize, proxy: usize },
     /// Somebody changes something.
     Work,
+    /// What somebody removed comes again.
+    Again,
     /// Something breaks.
     Fault,
 }
@@ -87,6 +89,8 @@ pub(crate) struct World {
     pub(crate) calm: bool,
     pub(crate) work_left: u32,
     pub(crate) faults_left: u32,
+    /// What is made again a little later.
+    pub(crate) again: VecDeque<Batch>,
     /// Makes every written content different.
     pub(crate) serial: u64,
     pub(crate) messages: u64,
@@ -115,6 +119,7 @@ impl World {
             calm: false,
             work_left: size.changes,
             faults_left: size.faults,
+            again: VecDeque::new(),
             serial: 0,
             messages: 0,
             queue: BTreeMap::new(),
@@ -189,6 +194,7 @@ impl World {
                 Ok(())
             }
             Event::Work => self.work(),
+            Event::Again => self.again(),
             Event::Fault => self.fault(),
             Event::GlobalFlush { .. }
             | Event::ZoneFlush { .. }
