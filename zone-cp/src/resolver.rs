@@ -81,6 +81,7 @@ struct Known {
     users: usize,
     address: Option<IpAddr>,
     is_tried: bool,
+    is_failing: bool,
     /// `None` while a lookup is under way.
     due: Option<Instant>,
 }
@@ -102,6 +103,7 @@ impl Names {
                 users: 0,
                 address: None,
                 is_tried: false,
+                is_failing: false,
                 due: Some(now),
             });
             known.users += 1;
@@ -136,10 +138,15 @@ impl Names {
     fn answered(&mut self, name: &str, found: Option<&[IpAddr]>, now: Instant) -> Option<IpAddr> {
         let known = self.known.get_mut(name)?;
         known.is_tried = true;
-        // The same one of several every time: the first as text.
+        let found = found.unwrap_or_default();
+        if known.address.is_some_and(|known| found.contains(&known)) {
+            // Still there: a resolver that answers in turns must not make endpoints wander.
+            known.due = Some(now + REFRESH);
+            return None;
+        }
+        // Of several the first as text, whatever their order.
         let first = found
-            .into_iter()
-            .flatten()
+            .iter()
             .min_by_key(|address| address.to_string())
             .copied();
         let wait = if known.address.or(first).is_some() {
@@ -151,6 +158,13 @@ impl Names {
         let first = first.filter(|first| known.address != Some(*first))?;
         known.address = Some(first);
         Some(first)
+    }
+
+    /// Notes whether the last lookup of a name worked; whether that is news.
+    fn note_failing(&mut self, name: &str, is_failing: bool) -> bool {
+        self.known
+            .get_mut(name)
+            .is_some_and(|known| std::mem::replace(&mut known.is_failing, is_failing) != is_failing)
     }
 
     fn next_due(&self) -> Option<Instant> {
@@ -211,10 +225,15 @@ pub(crate) async fn run(
             }
             Some((name, found)) = running.next(), if !running.is_empty() => {
                 let found = match found {
-                    Ok(found) => Some(found),
+                    Ok(found) => {
+                        names.note_failing(&name, false);
+                        Some(found)
+                    }
                     Err(error) => {
                         metrics.lookup_failed();
-                        warn!(%name, %error, "a host name cannot be looked up; what was known of it stays");
+                        if names.note_failing(&name, true) {
+                            warn!(%name, %error, "a host name cannot be looked up; what was known of it stays");
+                        }
                         None
                     }
                 };
@@ -246,11 +265,15 @@ fn look_up(
 
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
     use serde_json::json;
     use zonal_model::Json;
-    use zonal_process::RealClock;
+    use zonal_process::{ManualClock, RealClock};
+    use zonal_store::{Batch, MemoryStore};
 
     use super::*;
+    use crate::insights::Insights;
+    use crate::views::{Engine, EngineSettings, ProxyConfig};
 
     fn address(name: &str, host: &str) -> Resource {
         let key = Key::new(Kind::MeshZoneAddress, "default", name);
@@ -315,6 +338,112 @@ mod tests {
         assert_eq!(names.answered("west.example", None, now), None);
         assert_eq!(names.answered("west.example", Some(&found), now), None);
         assert_eq!(names.answered("west.example", Some(&[]), now), None);
+        assert!(names.note_failing("west.example", true));
+        assert!(!names.note_failing("west.example", true), "said once");
+    }
+
+    #[test]
+    fn an_address_that_is_still_among_the_answers_stays() {
+        let now = RealClock.now();
+        let mut names = Names::default();
+        let west = address("west", "west.example");
+        names.read(&west.key, Some(&west), now);
+        let old = ips(&["10.0.0.2"]);
+        names.answered("west.example", Some(&old), now);
+        let more = ips(&["10.0.0.1", "10.0.0.2"]);
+        assert_eq!(names.answered("west.example", Some(&more), now), None);
+        let other = ips(&["10.0.0.3", "10.0.0.1"]);
+        assert_eq!(
+            names.answered("west.example", Some(&other), now),
+            Some(other[1])
+        );
+    }
+
+    /// Answers with what the test wrote down.
+    #[derive(Default)]
+    struct WrittenDown(std::sync::Mutex<Vec<IpAddr>>);
+
+    impl Lookup for WrittenDown {
+        fn addresses(&self, _name: Arc<str>) -> BoxFuture<'static, io::Result<Vec<IpAddr>>> {
+            let known = self.0.lock().unwrap().clone();
+            Box::pin(async move {
+                if known.is_empty() {
+                    Err(io::Error::other("unknown"))
+                } else {
+                    Ok(known)
+                }
+            })
+        }
+    }
+
+    #[tokio::test]
+    async fn a_proxy_follows_its_host_name() {
+        let clock = ManualClock::starting_at(Timestamp::UNIX_EPOCH);
+        let wall = clock.clone();
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new(Arc::new(move || wall.wall())));
+        let spec = json!({ "networking": {
+            "address": "web.example",
+            "inbound": [{ "name": "http", "port": 8080, "servicePort": 8081 }],
+        }});
+        let batch = Batch::new()
+            .put(Resource::new(
+                Key::global(Kind::Mesh, "default"),
+                Json::empty_object(),
+            ))
+            .put(Resource::new(
+                Key::new(Kind::Dataplane, "default", "web"),
+                Json::from_value(&spec),
+            ));
+        store.commit(batch).await.unwrap();
+        let shared: Arc<dyn Clock> = Arc::new(clock.clone());
+        let (engine, handle) = Engine::new(
+            EngineSettings {
+                zone: "east".into(),
+            },
+            Arc::clone(&store),
+            Arc::clone(&shared),
+            Insights::new("cp".into()),
+        );
+        let stop = CancellationToken::new();
+        let written = Arc::new(WrittenDown::default());
+        let (tried, was_tried) = oneshot::channel();
+        let resolver = run(
+            store,
+            handle.clone(),
+            Arc::clone(&written) as Arc<dyn Lookup>,
+            shared,
+            ZoneMetrics::default(),
+            tried,
+            stop.clone(),
+        );
+        let test = async {
+            let node = zonal_xds::Node {
+                mesh: "default".to_owned(),
+                name: "web".to_owned(),
+                ..zonal_xds::Node::default()
+            };
+            let session = handle.connect(node).await.unwrap();
+            was_tried.await.unwrap();
+            let mut config = session.config;
+            assert!(config.borrow().is_none(), "nothing rather than half of it");
+            for (wait, address) in [(RETRY, "10.0.0.7"), (REFRESH, "10.0.0.8")] {
+                *written.0.lock().unwrap() = ips(&[address]);
+                clock.advance(wait);
+                let is_there = |config: &Option<Arc<ProxyConfig>>| {
+                    let types = config.iter().flat_map(|config| &config.types);
+                    types
+                        .flat_map(|(_, offered)| offered.values())
+                        .any(|entry| {
+                            let body = &entry.body;
+                            body.windows(address.len())
+                                .any(|part| part == address.as_bytes())
+                        })
+                };
+                drop(config.wait_for(is_there).await.unwrap());
+            }
+            stop.cancel();
+        };
+        tokio::join!(engine.run(stop.clone()), resolver, test);
     }
 
     #[test]

@@ -235,7 +235,15 @@ async fn a_first_configuration_is_acked_seen_and_counted() {
         .await;
     assert_eq!(status, StatusCode::NOT_FOUND);
 
-    let metrics = zone.metrics().await;
+    // Measured by somebody who follows the receipts too.
+    let metrics = zone
+        .until_metrics(|text| {
+            text.lines().any(|line| {
+                line.strip_prefix("zone_commit_to_ack_seconds_count ")
+                    .is_some_and(|count| count != "0")
+            })
+        })
+        .await;
     assert!(metrics.contains("zone_proxies 2"), "{metrics}");
     assert!(
         metrics.contains("zone_xds_acks_total{type=\"Cluster\"}"),

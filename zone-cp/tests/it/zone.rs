@@ -187,6 +187,21 @@ impl Zone {
         .unwrap_or_else(|_| panic!("waited in vain for {path}"))
     }
 
+    /// Reads the metrics until they are as wanted.
+    pub async fn until_metrics(&self, check: impl Fn(&str) -> bool) -> String {
+        tokio::time::timeout(PATIENCE, async {
+            loop {
+                let text = self.metrics().await;
+                if check(&text) {
+                    return text;
+                }
+                tokio::task::yield_now().await;
+            }
+        })
+        .await
+        .expect("the metrics never said it")
+    }
+
     pub async fn metrics(&self) -> String {
         let url = format!("http://{}/metrics", self.diagnostics);
         self.http
