@@ -115,7 +115,7 @@ async fn a_change_made_while_a_zone_is_dead_arrives_when_it_is_back() {
         federation.crash_zone("east").await?;
         wait_for("global to miss east", PATIENCE, async || {
             let states = states(federation).await?;
-            ensure!(states == ["offline", "in-sync"], "zones are {states:?}");
+            ensure!(states == ["unreachable", "in-sync"], "zones are {states:?}");
             Ok(())
         })
         .await?;
