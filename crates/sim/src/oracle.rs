@@ -353,9 +353,9 @@ impl Oracle {
     }
 
     /// What a place should hold of everybody else's, given all stores as they are.
-    pub(crate) fn expected<'a>(
+    pub(crate) fn expected(
         place: Place,
-        global: &'a Snapshot,
+        global: &Snapshot,
         zones: &[Arc<Snapshot>],
     ) -> BTreeMap<Identity, Resource> {
         let mut expected = BTreeMap::new();

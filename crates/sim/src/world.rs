@@ -16,7 +16,7 @@ use crate::trace::Trace;
 use crate::zone::Zone;
 
 /// Something that happens at a moment.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
     /// Frames may have arrived at an end.
     Arrive { conn: ConnId, at: End },
@@ -308,7 +308,7 @@ impl World {
                 }
                 (_, _, Frame::Close) => self.close(conn, at, true)?,
                 (Between::Federation { zone }, End::Dialer, frame) => {
-                    self.zone_receives(conn, zone, frame)?
+                    self.zone_receives(conn, zone, frame)?;
                 }
                 (Between::Xds { zone, proxy }, End::Listener, frame) => {
                     self.views_receive(conn, zone, proxy, frame)?;

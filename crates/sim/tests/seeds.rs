@@ -28,22 +28,22 @@ fn check_all(seeds: std::ops::Range<u64>) {
 
 #[test]
 fn promises_are_kept_from_seed_0_on() {
-    check_all(0..75);
+    check_all(0..50);
 }
 
 #[test]
-fn promises_are_kept_from_seed_75_on() {
-    check_all(75..150);
+fn promises_are_kept_from_seed_50_on() {
+    check_all(50..100);
+}
+
+#[test]
+fn promises_are_kept_from_seed_100_on() {
+    check_all(100..150);
 }
 
 #[test]
 fn promises_are_kept_from_seed_150_on() {
-    check_all(150..225);
-}
-
-#[test]
-fn promises_are_kept_from_seed_225_on() {
-    check_all(225..300);
+    check_all(150..200);
 }
 
 #[test]
