@@ -123,7 +123,6 @@ impl RestPeers {
 
 impl RestParts<'_> {
     /// The whole API, with token endpoints and `extra`.
-    #[must_use]
     pub fn router(self, stop: &zonal_process::CancellationToken) -> Router {
         let zone = self.zone.as_ref().map(ZoneName::as_str);
         let now = wall_clock(&self.clock);

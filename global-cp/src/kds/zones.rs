@@ -259,7 +259,7 @@ impl Zones {
     /// The zone sent a message of this size.
     pub(super) fn received(&self, connection: &Connection, bytes: usize) {
         self.change(&connection.zone, |zone| {
-            zone.progress.bytes_up += bytes as u64
+            zone.progress.bytes_up += bytes as u64;
         });
     }
 
