@@ -163,7 +163,10 @@ fn read_inbound(inbound: &InboundForm, own: &Arc<str>) -> InboundRecord {
         address: own_or(inbound.address.as_deref(), own),
         port: inbound.port,
         protocol: Protocol::parse(inbound.protocol.as_deref()),
-        protocol_named: inbound.protocol.as_ref().is_some_and(|name| !name.is_empty()),
+        protocol_named: inbound
+            .protocol
+            .as_ref()
+            .is_some_and(|name| !name.is_empty()),
         readiness,
     }
 }

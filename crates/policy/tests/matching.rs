@@ -16,9 +16,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use support::load;
 use zonal_model::{Kind, Kri, Resource};
-use zonal_policy::{
-    DataplanePolicies, Inbound, InboundKey, Matcher, Policies, Subject, Targets,
-};
+use zonal_policy::{DataplanePolicies, Inbound, InboundKey, Matcher, Policies, Subject, Targets};
 
 fn timeout(name: &str, labels: &Value, spec: &Value) -> Resource {
     load(&json!({

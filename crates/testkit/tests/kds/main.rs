@@ -280,7 +280,7 @@ async fn a_receipt_is_complete_when_the_zones_proxies_have_answered() {
         proxies_total: 2,
         proxies_affected: 2,
         acked,
-        all_acked_at: (acked == 2).then(|| kds_proto::Timestamp {
+        all_acked_at: (acked == 2).then_some(kds_proto::Timestamp {
             seconds: 1,
             nanos: 0,
         }),
