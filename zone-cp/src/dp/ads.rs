@@ -172,10 +172,12 @@ impl Ads {
             // Each branch takes one whole item or nothing.
             tokio::select! {
                 () = stop.cancelled() => return Err(stopping()),
-                () = session.superseded.cancelled() => {
-                    return Err(Status::aborted("a newer stream of the same proxy has taken over"));
-                }
-                changed = config.changed() => changed.map_err(|_closed| stopping())?,
+                () = session.superseded.cancelled() => return Err(superseded()),
+                changed = config.changed() => if changed.is_err() {
+                    // The engine lets go of a superseded stream in the same moment.
+                    let is_superseded = session.superseded.is_cancelled();
+                    return Err(if is_superseded { superseded() } else { stopping() });
+                },
                 message = incoming.message() => match message? {
                     Some(message) => self.take(session, &mut source, &mut sent, message).await?,
                     None => return Ok(()),
@@ -240,6 +242,10 @@ impl Ads {
         }
         Ok(())
     }
+}
+
+fn superseded() -> Status {
+    Status::aborted("a newer stream of the same proxy has taken over")
 }
 
 fn stopping() -> Status {
