@@ -203,7 +203,7 @@ impl DpHttp {
             .inspect_err(|refusal| match refusal {
                 // A sidecar reports from its start on, its Dataplane comes with its Envoy's stream a moment later.
                 Refusal::Unknown(_) => {
-                    debug!(proxy = %id, "a report about a proxy that is not here yet")
+                    debug!(proxy = %id, "a report about a proxy that is not here yet");
                 }
                 _ => warn!(proxy = %id, reason = %refusal, "a report about a proxy is refused"),
             })?;
