@@ -12,9 +12,11 @@ use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use zonal_catalogue::identities::IdentityRecord;
-use zonal_identity::{Authority, Bundle, KeyType, TrustDomain};
+use zonal_identity::{Authority, Bundle, TrustDomain};
 use zonal_model::{Json, Key, Kind, Kri, Resource};
 use zonal_store::{Batch, Expect, Revision, Snapshot};
+
+use crate::generated_authority::{self, Generated};
 
 /// Five days, as Kuma's.
 const DEFAULT_LIFETIME: Duration = Duration::from_secs(5 * 24 * 3600);
@@ -63,13 +65,26 @@ pub(crate) struct Authorities {
 pub(crate) struct Reconciled {
     /// Secrets, MeshTrusts and statuses that are missing or differ.
     pub batch: Batch,
+    /// When to look again if nothing changes.
+    pub due: Option<Timestamp>,
+}
+
+/// An issuer, and what is to be known about its authority.
+#[derive(Debug)]
+struct Issuing {
+    issuer: Issuer,
+    /// It may sign.
+    kept: bool,
+    /// The certificate of the authority that follows, to be trusted already.
+    next: Option<String>,
+    due: Option<Timestamp>,
 }
 
 /// How one identity is doing, as its conditions say.
 #[derive(Debug)]
 enum Standing {
     /// It issues certificates.
-    Issues(Issuer),
+    Issues(Issuing),
     /// It names ids but issues nothing: it has no provider.
     NamesOnly,
     /// Somebody else issues (SPIRE).
@@ -100,11 +115,20 @@ impl Authorities {
             let spec = identity.spec.to_value();
             let mut trust = None;
             let standing = self.standing(snapshot, identity, &spec, zone, now, &mut out.batch);
-            if let Standing::Issues(issuer) = &standing {
+            if let Standing::Issues(issuing) = &standing {
                 if text(&spec, "/provider/bundled/meshTrustCreation") != Some("Disabled") {
-                    trust = Some(write_trust(snapshot, identity, issuer, &mut out.batch));
+                    trust = Some(write_trust(
+                        snapshot,
+                        identity,
+                        issuing,
+                        now,
+                        &mut out.batch,
+                    ));
                 }
-                issuers.insert(identity.key.clone(), issuer.clone());
+                if issuing.kept {
+                    issuers.insert(identity.key.clone(), issuing.issuer.clone());
+                }
+                out.due = [out.due, issuing.due].into_iter().flatten().min();
             }
             write_conditions(stored.revision, identity, &standing, trust, &mut out.batch);
         }
@@ -142,9 +166,9 @@ impl Authorities {
             return Standing::Broken("ProviderValidationError", reason.to_owned());
         }
         let pair = if generated {
-            generated_pair(snapshot, identity, &domain, now, batch)
+            generated_authority::generated(snapshot, identity, &domain, now, batch)
         } else {
-            given_pair(snapshot, identity, bundled)
+            given(snapshot, identity, bundled)
         };
         let pair = match pair {
             Ok(pair) => pair,
@@ -166,77 +190,41 @@ impl Authorities {
             && pair.revisions.0 != Revision::ZERO
             && known.authority.not_after() > now
         {
-            return Standing::Issues(Issuer {
+            let issuer = Issuer {
                 kri,
                 domain,
                 lifetime,
                 ..known.clone()
-            });
+            };
+            return issues(issuer, pair);
         }
         match Authority::from_pem(&pair.certificate, &pair.key, now) {
-            Ok(authority) => Standing::Issues(Issuer {
-                kri,
-                domain,
-                lifetime,
-                authority: Arc::new(authority),
-                revisions: pair.revisions,
-            }),
+            Ok(authority) => {
+                let issuer = Issuer {
+                    kri,
+                    domain,
+                    lifetime,
+                    authority: Arc::new(authority),
+                    revisions: pair.revisions,
+                };
+                issues(issuer, pair)
+            }
             Err(error) => Standing::Broken("ProviderInitializationError", error.to_string()),
         }
     }
 }
 
-/// Certificate and key as PEM, with the revisions of the secrets they came from; zero where they came from elsewhere.
-struct Pair {
-    certificate: String,
-    key: String,
-    revisions: (Revision, Revision),
+fn issues(issuer: Issuer, pair: Generated) -> Standing {
+    Standing::Issues(Issuing {
+        issuer,
+        kept: pair.kept,
+        next: pair.next,
+        due: pair.due,
+    })
 }
 
-fn generated_pair(
-    snapshot: &Snapshot,
-    identity: &Resource,
-    domain: &TrustDomain,
-    now: Timestamp,
-    batch: &mut Batch,
-) -> Result<Pair, String> {
-    let name = identity.display_name();
-    let certificate = Key::new(Kind::Secret, &identity.key.mesh, format!("{name}-root-ca"));
-    let key = Key::new(
-        Kind::Secret,
-        &identity.key.mesh,
-        format!("{name}-private-key"),
-    );
-    if let (Some(certificate), Some(key)) = (snapshot.get(&certificate), snapshot.get(&key)) {
-        return Ok(Pair {
-            certificate: secret_text(&certificate.resource)?,
-            key: secret_text(&key.resource)?,
-            revisions: (certificate.revision, key.revision),
-        });
-    }
-    let authority = Authority::generate(domain, KeyType::default(), now)
-        .map_err(|error| format!("cannot make an authority: {error}"))?;
-    let pair = Pair {
-        certificate: authority.certificate_pem(),
-        key: authority.key_pem().expose().clone(),
-        revisions: (Revision::ZERO, Revision::ZERO),
-    };
-    for (place, text) in [(certificate, &pair.certificate), (key, &pair.key)] {
-        let mut secret = Resource::new(place, secret_spec(text));
-        secret.owner = Some(identity.key.clone());
-        // Another replica may have been first: then the whole batch is refused and the next look takes its authority.
-        let expect = snapshot
-            .get(&secret.key)
-            .map_or(Expect::Absent, |s| Expect::Revision(s.revision));
-        batch.ops.push(zonal_store::Op::Put {
-            resource: secret,
-            expect,
-        });
-    }
-    Ok(pair)
-}
-
-fn given_pair(snapshot: &Snapshot, identity: &Resource, bundled: &Value) -> Result<Pair, String> {
+/// The authority that the operator gives. What is kept is kept by the operator.
+fn given(snapshot: &Snapshot, identity: &Resource, bundled: &Value) -> Result<Generated, String> {
     let read = |member: &str| {
         let source = bundled
             .pointer(&format!("/ca/{member}"))
@@ -246,10 +234,13 @@ fn given_pair(snapshot: &Snapshot, identity: &Resource, bundled: &Value) -> Resu
     };
     let (certificate, first) = read("certificate")?;
     let (key, second) = read("privateKey")?;
-    Ok(Pair {
+    Ok(Generated {
         certificate,
         key,
         revisions: (first, second),
+        kept: true,
+        next: None,
+        due: None,
     })
 }
 
@@ -309,18 +300,18 @@ fn trust_domain(identity: &Resource, zone: &str) -> Result<TrustDomain, String> 
         .map_err(|error| format!("`spiffeID.trustDomain`: {error}"))
 }
 
-/// Puts the authority's certificate into the zone's MeshTrust for the identity; older certificates stay, so that what
-/// they signed is still believed.
+/// Puts the authority's certificate, and that of the one that follows, into the zone's MeshTrust for the identity. Older
+/// ones stay until they end, so that what they signed is still believed.
 fn write_trust(
     snapshot: &Snapshot,
     identity: &Resource,
-    issuer: &Issuer,
+    issuing: &Issuing,
+    now: Timestamp,
     batch: &mut Batch,
 ) -> Result<(), String> {
+    let issuer = &issuing.issuer;
     let key = Key::new(Kind::MeshTrust, &identity.key.mesh, &identity.key.name);
     let existing = snapshot.get(&key);
-    let ours =
-        Bundle::parse(&issuer.authority.certificate_pem()).map_err(|error| error.to_string())?;
     let mut bundles: Vec<Value> = existing
         .filter(|stored| {
             text(&stored.resource.spec.to_value(), "/trustDomain") == Some(issuer.domain.as_str())
@@ -328,14 +319,20 @@ fn write_trust(
         .and_then(|stored| stored.resource.spec.to_value().get("caBundles").cloned())
         .and_then(|bundles| bundles.as_array().cloned())
         .unwrap_or_default();
-    let known = bundles.iter().any(|bundle| {
-        text(bundle, "/pem/value")
-            .and_then(|pem| Bundle::parse(pem).ok())
-            .is_some_and(|bundle| ours.fingerprints().is_subset(&bundle.fingerprints()))
+    bundles.retain(|bundle| {
+        !text(bundle, "/pem/value").is_some_and(|pem| generated_authority::is_over(pem, now))
     });
-    if !known {
-        bundles
-            .push(json!({ "type": "Pem", "pem": { "value": issuer.authority.certificate_pem() } }));
+    let present = issuer.authority.certificate_pem();
+    for pem in std::iter::once(&present).chain(&issuing.next) {
+        let ours = Bundle::parse(pem).map_err(|error| error.to_string())?;
+        let known = bundles.iter().any(|bundle| {
+            text(bundle, "/pem/value")
+                .and_then(|pem| Bundle::parse(pem).ok())
+                .is_some_and(|bundle| ours.fingerprints().is_subset(&bundle.fingerprints()))
+        });
+        if !known {
+            bundles.push(json!({ "type": "Pem", "pem": { "value": pem } }));
+        }
     }
     let spec = json!({ "trustDomain": issuer.domain.as_str(), "caBundles": bundles });
     let mut trust = existing.map_or_else(
@@ -569,6 +566,7 @@ mod tests {
                 .unwrap()
                 .contains("no Secret `gone`")
         );
+        drop(authorities.reconcile(&snapshot, "east", at(2)));
         assert_eq!(authorities.issuers.len(), 1);
     }
 }

@@ -45,6 +45,8 @@ pub(crate) struct Controllers {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     authorities: Authorities,
+    /// When an authority has to be replaced.
+    authorities_due: Option<Timestamp>,
     allocators: BTreeMap<Kind, Allocator>,
     settled: watch::Sender<Settled>,
     metrics: ZoneMetrics,
@@ -76,6 +78,7 @@ impl Controllers {
             store,
             clock,
             authorities: Authorities::default(),
+            authorities_due: None,
             allocators,
             settled,
             metrics: ZoneMetrics::default(),
@@ -128,7 +131,7 @@ impl Controllers {
                 self.settled.send_modify(|settled| {
                     settled.seen = settled.seen.max(seen);
                 });
-                return self.next_removal(&snapshot, now);
+                return self.next_due(&snapshot, now);
             }
             let count = batch.ops.len();
             match self.store.commit(batch).await {
@@ -144,7 +147,7 @@ impl Controllers {
                         settled.written = settled.written.max(committed.revision);
                     });
                     if committed.revision == seen {
-                        return self.next_removal(&snapshot, now);
+                        return self.next_due(&snapshot, now);
                     }
                     snapshot = committed.snapshot;
                 }
@@ -165,23 +168,28 @@ impl Controllers {
         }
     }
 
-    fn next_removal(&self, snapshot: &Snapshot, now: Timestamp) -> Option<std::time::Instant> {
+    /// When time alone makes something due: a service without proxies goes, an authority is replaced.
+    fn next_due(&self, snapshot: &Snapshot, now: Timestamp) -> Option<std::time::Instant> {
         let services: Vec<&Resource> = snapshot
             .list(Kind::MeshService)
             .map(|stored| &stored.resource)
             .collect();
-        let due = derive::next_removal(&services, &self.settings)?;
+        let removal = derive::next_removal(&services, &self.settings);
+        let due = [removal, self.authorities_due]
+            .into_iter()
+            .flatten()
+            .min()?;
         let wait = std::time::Duration::try_from(due.duration_since(now)).unwrap_or_default();
         Some(self.clock.now() + wait)
     }
 
     fn derive(&mut self, snapshot: &Snapshot, now: Timestamp) -> Batch {
         let mut draft = Draft::new(snapshot, now);
-        draft.take(
-            self.authorities
-                .reconcile(snapshot, &self.settings.zone, now)
-                .batch,
-        );
+        let reconciled = self
+            .authorities
+            .reconcile(snapshot, &self.settings.zone, now);
+        self.authorities_due = reconciled.due;
+        draft.take(reconciled.batch);
         let meshes: Vec<Arc<str>> = snapshot
             .list(Kind::Mesh)
             .map(|mesh| Arc::clone(&mesh.resource.key.name))

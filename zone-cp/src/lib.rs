@@ -20,6 +20,7 @@ mod config;
 mod controllers;
 mod convergence;
 pub mod dp;
+mod generated_authority;
 mod identify;
 mod insights;
 mod inspect;
