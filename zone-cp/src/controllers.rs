@@ -30,6 +30,10 @@ const DESTINATIONS: [Kind; 3] = [
     Kind::MeshExternalService,
 ];
 
+/// How often what follows from a change is derived again, because what was written, or what others wrote meanwhile, has
+/// consequences of its own. Two or three times is usual.
+const ROUNDS_MAX: usize = 32;
+
 /// Up to where everything that follows has been derived.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Settled {
@@ -123,7 +127,7 @@ impl Controllers {
     /// Derives and writes until nothing is left to write; when to look again if nothing changes.
     async fn settle(&mut self, from: &Arc<Snapshot>) -> Option<std::time::Instant> {
         let mut snapshot = Arc::clone(from);
-        loop {
+        for _ in 0..ROUNDS_MAX {
             let now = self.clock.wall();
             let batch = self.derive(&snapshot, now);
             let seen = snapshot.revision();
@@ -166,6 +170,8 @@ impl Controllers {
                 }
             }
         }
+        warn!("what is derived does not come to rest; going on with the next change");
+        None
     }
 
     /// When time alone makes something due: a service without proxies goes, an authority is replaced.

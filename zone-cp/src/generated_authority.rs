@@ -34,6 +34,13 @@ pub(crate) struct Generated {
     pub(crate) due: Option<Timestamp>,
 }
 
+/// An authority as its secrets have it.
+struct Kept {
+    certificate: String,
+    key: String,
+    revisions: (Revision, Revision),
+}
+
 /// The secrets of one authority.
 struct Place {
     certificate: Key,
@@ -53,20 +60,17 @@ impl Place {
     }
 
     /// Certificate and key, where both are kept.
-    fn read(
-        &self,
-        snapshot: &Snapshot,
-    ) -> Result<Option<(String, String, (Revision, Revision))>, String> {
+    fn read(&self, snapshot: &Snapshot) -> Result<Option<Kept>, String> {
         let (Some(certificate), Some(key)) =
             (snapshot.get(&self.certificate), snapshot.get(&self.key))
         else {
             return Ok(None);
         };
-        Ok(Some((
-            secret_text(&certificate.resource)?,
-            secret_text(&key.resource)?,
-            (certificate.revision, key.revision),
-        )))
+        Ok(Some(Kept {
+            certificate: secret_text(&certificate.resource)?,
+            key: secret_text(&key.resource)?,
+            revisions: (certificate.revision, key.revision),
+        }))
     }
 
     /// Another replica may be faster: then the whole batch is refused, and the next look takes what that one wrote.
@@ -114,7 +118,12 @@ pub(crate) fn generated(
     batch: &mut Batch,
 ) -> Result<Generated, String> {
     let place = Place::new(identity, "");
-    let Some((certificate, key, revisions)) = place.read(snapshot)? else {
+    let Some(Kept {
+        certificate,
+        key,
+        revisions,
+    }) = place.read(snapshot)?
+    else {
         let (certificate, key) = make(domain, now)?;
         place.write(snapshot, &identity.key, &certificate, &key, batch);
         return Ok(not_kept(certificate, key));
@@ -132,7 +141,12 @@ pub(crate) fn generated(
         return Ok(present(None, life.renew_at()));
     }
     let following = Place::new(identity, "-next");
-    let Some((next, next_key, _)) = following.read(snapshot)? else {
+    let Some(Kept {
+        certificate: next,
+        key: next_key,
+        ..
+    }) = following.read(snapshot)?
+    else {
         let (next, next_key) = make(domain, now)?;
         if now >= life.end {
             // Too late for a day of grace: nothing the old one signed is believed any more.
