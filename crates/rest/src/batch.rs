@@ -22,6 +22,8 @@ use crate::state::RestState;
 #[serde(rename_all = "camelCase")]
 struct Answer {
     revision: Revision,
+    /// Which life of the store counts it.
+    epoch: String,
     dry_run: bool,
     outcomes: Vec<DocumentOutcome>,
 }
@@ -110,6 +112,7 @@ pub(crate) async fn post(state: Arc<RestState>, call: Call) -> Result<Response, 
         StatusCode::OK,
         &Answer {
             revision,
+            epoch: snapshot.epoch().to_string(),
             dry_run,
             outcomes,
         },

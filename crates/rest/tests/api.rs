@@ -334,6 +334,8 @@ async fn several_documents_are_kept_in_one_revision() {
         .await
         .is(200);
     assert_eq!(answer.revision(), 1);
+    let epoch = api.store.snapshot().epoch().to_string();
+    assert_eq!(answer.json()["epoch"], epoch.as_str());
     let outcomes = answer.json()["outcomes"].clone();
     let told: Vec<_> = outcomes
         .as_array()
