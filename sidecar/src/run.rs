@@ -138,15 +138,15 @@ pub async fn run(config: Config, parts: Parts, stop: CancellationToken) -> Resul
         guard: parts.guard,
         lifecycle,
         effects: FuturesUnordered::new(),
+        interface: None,
         admin,
+        envoy_ready: envoy_ready.clone(),
         registered,
         envoy_pid: None,
         bootstrap_failure: None,
     };
     shell.act(first);
-    let ending = shell
-        .drive(&stop, &status, &states, &envoy_ready, &failure)
-        .await;
+    let ending = shell.drive(&stop, &status, &states, &failure).await;
     // A stop that was never asked for ends the reporter as well.
     stop.cancel();
     over.cancel();
@@ -166,7 +166,12 @@ struct Shell {
     lifecycle: Lifecycle,
     /// What is under way; each ends in one input. Bounded by the lifecycle: at most one of each action.
     effects: FuturesUnordered<BoxFuture<'static, Effect>>,
+    /// The admin interface that the newest bootstrap gives to whichever Envoy is started with it.
+    interface: Option<Admin>,
+    /// The admin interface of the Envoy that runs.
     admin: watch::Sender<Option<Admin>>,
+    /// Whether the Envoy that runs is ready.
+    envoy_ready: watch::Sender<bool>,
     registered: watch::Sender<bool>,
     envoy_pid: Option<Pid>,
     ports: Vec<u16>,
@@ -196,11 +201,10 @@ impl Shell {
         stop: &CancellationToken,
         status: &watch::Sender<Status>,
         states: &watch::Sender<probe::States>,
-        envoy_ready: &watch::Sender<bool>,
         failure: &watch::Sender<Option<String>>,
     ) -> Ending {
         let mut stopping = false;
-        let (mut states, mut ready) = (states.subscribe(), envoy_ready.subscribe());
+        let (mut states, mut ready) = (states.subscribe(), self.envoy_ready.subscribe());
         loop {
             let now = Status {
                 mesh: self.config.mesh.clone(),
@@ -251,9 +255,7 @@ impl Shell {
         }
         if let Some(address) = effect.admin {
             match Admin::connect(&address) {
-                Ok(admin) => {
-                    self.admin.send_replace(Some(admin));
-                }
+                Ok(admin) => self.interface = Some(admin),
                 Err(error) => warn!(%error, "Envoy's admin interface cannot be used"),
             }
         }
@@ -261,7 +263,12 @@ impl Shell {
             Input::BootstrapReady => {
                 self.registered.send_replace(true);
             }
-            Input::EnvoyExited => self.envoy_pid = None,
+            Input::EnvoyExited => {
+                self.envoy_pid = None;
+                // In this order: an answer of the dead one that is still under way is then seen to be stale.
+                self.admin.send_replace(None);
+                self.envoy_ready.send_replace(false);
+            }
             _ => {}
         }
         effect.input
@@ -337,6 +344,7 @@ impl Shell {
             Ok(process) => {
                 self.envoy_pid = process.pid();
                 info!(pid = self.envoy_pid.map(Pid::as_raw_pid), "Envoy started");
+                self.admin.send_replace(self.interface.clone());
                 self.effects.push(Box::pin(async move {
                     let how = process.wait().await;
                     info!(how, "Envoy ended");
@@ -399,7 +407,8 @@ fn write_private(file: &Path, bytes: &[u8]) -> std::io::Result<()> {
     std::fs::rename(next, file)
 }
 
-/// Looks often until Envoy is ready, and seldom afterwards.
+/// Looks often until the Envoy that runs is ready, and seldom afterwards. An answer counts only for the Envoy that was
+/// asked: whoever takes its interface out of `admin` may say "not ready" and is not contradicted.
 async fn watch_readiness(
     mut admin: watch::Receiver<Option<Admin>>,
     ready: watch::Sender<bool>,
@@ -407,12 +416,16 @@ async fn watch_readiness(
 ) {
     loop {
         let current = admin.borrow_and_update().clone();
-        let is_ready = match &current {
-            Some(admin) => admin.is_ready().await,
+        let answer = match &current {
+            Some(current) => tokio::select! {
+                () = over.cancelled() => return,
+                changed = admin.changed() => if changed.is_err() { return } else { continue },
+                is_ready = current.is_ready() => is_ready,
+            },
             None => false,
         };
-        ready.send_if_modified(|before| std::mem::replace(before, is_ready) != is_ready);
-        let pause = if is_ready {
+        settle(&ready, &admin, answer);
+        let pause = if answer {
             READY_INTERVAL
         } else {
             NOT_READY_INTERVAL
@@ -423,6 +436,14 @@ async fn watch_readiness(
             () = tokio::time::sleep(pause), if current.is_some() => {}
         }
     }
+}
+
+/// Takes an answer of the interface last seen in `admin`, unless another one took its place since.
+fn settle(ready: &watch::Sender<bool>, admin: &watch::Receiver<Option<Admin>>, answer: bool) {
+    ready.send_if_modified(|before| {
+        let is_ready = answer && matches!(admin.has_changed(), Ok(false));
+        std::mem::replace(before, is_ready) != is_ready
+    });
 }
 
 const READY_INTERVAL: Duration = Duration::from_secs(1);

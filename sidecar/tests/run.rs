@@ -38,6 +38,8 @@ struct World {
     heard: watch::Sender<Vec<(String, Value)>>,
     /// What `/bootstrap` answers instead of a bootstrap.
     refusal: watch::Sender<Option<(StatusCode, String)>>,
+    /// Whether `/bootstrap` answers at all yet.
+    answers: watch::Sender<bool>,
     admin: SocketAddr,
 }
 
@@ -55,6 +57,8 @@ async fn control_plane(
     if uri.path() != "/bootstrap" {
         return (StatusCode::OK, "{}".to_owned());
     }
+    let mut answers = world.answers.subscribe();
+    answers.wait_for(|answers| *answers).await.unwrap();
     if let Some(refusal) = world.refusal.borrow().clone() {
         return refusal;
     }
@@ -96,6 +100,7 @@ impl Run {
         let world = World {
             heard: watch::Sender::new(Vec::new()),
             refusal: watch::Sender::new(refusal),
+            answers: watch::Sender::new(true),
             admin: admin_listener.local_addr().unwrap(),
         };
         let listener = net::bind(SocketAddr::from(([127, 0, 0, 1], 0)))
@@ -301,12 +306,19 @@ async fn dead_envoy_is_started_again() {
     let status: Value = serde_json::from_str(&status).unwrap();
     let pid = i32::try_from(status["envoyPid"].as_i64().unwrap()).unwrap();
     let pid = rustix::process::Pid::from_raw(pid).unwrap();
+    run.reported("Ready").await;
+    run.world.answers.send_replace(false);
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    // While it is gone nobody may count on the workload behind it, however well that does.
+    run.reported("NotReady").await;
+    run.page("/ready", |status, _| !status.is_success()).await;
+    run.world.answers.send_replace(true);
     let again = |status: &str| {
         let status: Value = serde_json::from_str(status).unwrap();
         status["envoyRestarts"] == 1 && status["phase"] == "running"
     };
     run.page("/status", |_, text| again(text)).await;
+    run.reported("Ready").await;
     run.finish().await.unwrap();
 }
 
