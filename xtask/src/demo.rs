@@ -15,6 +15,13 @@ pub(crate) struct Args {
     /// Keep the temporary folder with all state and logs.
     #[arg(long)]
     keep: bool,
+    /// After the story, kill processes at its steps and see that it goes on: every process at every step, or so many
+    /// crashes by chance.
+    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "all")]
+    crashes: Option<String>,
+    /// Where the moments of crashes come from.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
@@ -36,6 +43,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         demo.arg("--keep");
     }
     demo.args(["--zones", &args.zones.to_string()]);
+    if let Some(crashes) = &args.crashes {
+        demo.args(["--crashes", crashes, "--seed", &args.seed.to_string()]);
+    }
     // Takes our place, so that Ctrl-C and the exit status are the demo's own.
     Err(anyhow::Error::from(demo.exec()).context("cannot start the demo"))
 }

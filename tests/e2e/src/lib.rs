@@ -15,6 +15,7 @@
 
 mod addresses;
 pub mod calls;
+pub mod crashes;
 mod federation;
 mod process;
 mod report;

@@ -2,6 +2,7 @@
 
 use anyhow::Context as _;
 use clap::Parser;
+use zonal_e2e::crashes::{self, Plan};
 use zonal_e2e::{Federation, Options, Report, story};
 
 /// A federation on this machine, telling its story.
@@ -16,6 +17,30 @@ struct Arguments {
     /// Keep the temporary folder with all state and logs.
     #[arg(long)]
     keep: bool,
+    /// After the story, kill processes at its steps and see that it goes on: every process at every step, or so many
+    /// crashes by chance.
+    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "all")]
+    crashes: Option<Crashes>,
+    /// Where the moments of crashes come from.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Crashes(Plan);
+
+impl std::str::FromStr for Crashes {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "all" {
+            return Ok(Self(Plan::Every));
+        }
+        let count = text.parse().map_err(|error| {
+            format!("`{text}` is neither a number of crashes nor `all`: {error}")
+        })?;
+        Ok(Self(Plan::Chance(count)))
+    }
 }
 
 #[tokio::main]
@@ -56,10 +81,17 @@ async fn run(federation: &mut Federation, arguments: &Arguments) -> anyhow::Resu
     ));
     story::set_up(federation, &report).await?;
     story::tell(federation, &report).await?;
+    if let Some(Crashes(plan)) = arguments.crashes {
+        report.chapter('k', "processes are killed at every step, and it goes on");
+        let count = crashes::survive(federation, plan, arguments.seed, &report).await?;
+        report.fact(&format!(
+            "{count} crashes, and everything was right after each"
+        ));
+    }
     if arguments.once {
         return federation.stop().await;
     }
-    report.chapter('k', "it stays up until Ctrl-C; try it by hand");
+    report.chapter('l', "it stays up until Ctrl-C; try it by hand");
     for line in story::by_hand(federation)? {
         report.fact(&line);
     }

@@ -13,6 +13,8 @@ use tokio::process::{Child, Command};
 #[derive(Debug)]
 pub struct Process {
     name: String,
+    /// How it was started, so that it can be started again.
+    command: Command,
     child: Child,
     log: PathBuf,
 }
@@ -39,16 +41,19 @@ impl Process {
             .open(&log)
             .with_context(|| format!("cannot write the log `{}`", log.display()))?;
         let program = command.get_program().to_string_lossy().into_owned();
-        let child = Command::from(command)
+        let mut command = Command::from(command);
+        command
             .stdin(Stdio::null())
             .stdout(output.try_clone().context("cannot share the log file")?)
             .stderr(output)
             .process_group(0)
-            .kill_on_drop(true)
+            .kill_on_drop(true);
+        let child = command
             .spawn()
             .with_context(|| format!("cannot start `{program}`"))?;
         Ok(Self {
             name: name.to_owned(),
+            command,
             child,
             log,
         })
@@ -118,6 +123,41 @@ impl Process {
             .await
             .with_context(|| format!("cannot await the end of `{}`", self.name))?;
         Ok(())
+    }
+
+    /// Starts it again after its end, as it was started before.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start_again(&mut self) -> anyhow::Result<()> {
+        self.child = self
+            .command
+            .spawn()
+            .with_context(|| format!("cannot start `{}` again", self.name))?;
+        Ok(())
+    }
+
+    /// Ends only its children with SIGKILL, and returns how many there were.
+    ///
+    /// # Errors
+    /// One of them cannot be killed.
+    pub fn crash_children(&self) -> anyhow::Result<usize> {
+        let children = self.children();
+        for child in &children {
+            let pid = i32::try_from(*child)
+                .ok()
+                .and_then(Pid::from_raw)
+                .context("a process id is a positive number")?;
+            match rustix::process::kill_process(pid, Signal::KILL) {
+                // It ended by itself meanwhile.
+                Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+                Err(error) => {
+                    return Err(anyhow::Error::from(error)
+                        .context(format!("cannot kill a child of `{}`", self.name)));
+                }
+            }
+        }
+        Ok(children.len())
     }
 
     /// Asks it to end with SIGTERM and waits.

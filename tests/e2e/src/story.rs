@@ -13,12 +13,83 @@ use crate::tools::wait_for;
 
 /// Port of `web`'s outbound to `api` wherever it runs.
 pub const TO_API: u16 = 10001;
-const TO_ORDERS: u16 = 10002;
-const TO_BILLING: u16 = 10003;
+/// Port of `web`'s outbound to `orders` in west.
+pub(crate) const TO_ORDERS: u16 = 10002;
+/// Port of `web`'s outbound to `billing` in west.
+pub(crate) const TO_BILLING: u16 = 10003;
 /// Port of `web`'s outbound to `api` in west.
 pub const TO_API_WEST: u16 = 10004;
 /// Host of `web` in east.
 pub const WEB: u8 = 10;
+/// The proxy of `api` in east.
+pub(crate) const API_EAST: &str = "api-east";
+/// The proxy of `billing` in west.
+pub(crate) const BILLING_WEST: &str = "billing-west";
+
+/// Sends `web`'s calls to `api` for `/v2` to west.
+pub(crate) const ROUTE: &str = "type: MeshHTTPRoute
+name: v2-in-west
+mesh: default
+spec:
+  targetRef:
+    kind: Dataplane
+    labels: {kuma.io/workload: web}
+  to:
+    - targetRef:
+        kind: MeshMultiZoneService
+        labels: {kuma.io/display-name: api}
+      rules:
+        - matches:
+            - path: {type: PathPrefix, value: /v2}
+          default:
+            backendRefs:
+              - kind: MeshService
+                labels: {kuma.io/display-name: api, kuma.io/zone: west}
+                port: 8080
+";
+
+/// Denies `api` to `web` in east.
+pub const DENY_WEB: &str = "type: MeshTrafficPermission
+name: deny-web
+mesh: default
+spec:
+  targetRef:
+    kind: Dataplane
+    labels: {kuma.io/workload: api}
+  rules:
+    - default:
+        deny:
+          - spiffeID: {type: Exact, value: spiffe://default.east.mesh.local/workload/web}
+";
+
+/// A timeout for every call.
+pub(crate) fn timeout(name: &str, seconds: usize) -> String {
+    format!(
+        "type: MeshTimeout
+name: {name}
+mesh: default
+spec:
+  to:
+    - targetRef: {{kind: Mesh}}
+      default:
+        http: {{requestTimeout: {seconds}s}}
+"
+    )
+}
+
+/// A timeout for every call of one zone, made there.
+pub(crate) fn zone_timeout(name: &str, seconds: usize) -> String {
+    timeout(name, seconds).replacen(
+        "mesh: default\n",
+        "mesh: default\nlabels: {kuma.io/origin: zone}\n",
+        1,
+    )
+}
+
+/// The workload that joins late, in west.
+pub(crate) fn billing() -> WorkloadSpec {
+    workload("billing", "west", 40, 8080)
+}
 
 /// The files of `examples/multizone`, in the order they are applied.
 #[must_use]
@@ -341,15 +412,7 @@ async fn route(federation: &mut Federation, report: &Report) -> anyhow::Result<(
     let client = calls::client();
     let before = calls::http(&client, address, "/v2/hello").await?;
     ensure!(before.zone == "east", "before the route: {}", before.body);
-    let file = write(
-        federation,
-        "route.yaml",
-        "type: MeshHTTPRoute\nname: v2-in-west\nmesh: default\nspec:\n  targetRef:\n    kind: Dataplane\n    labels:\n      \
-         kuma.io/workload: web\n  to:\n    - targetRef:\n        kind: MeshMultiZoneService\n        labels:\n          \
-         kuma.io/display-name: api\n      rules:\n        - matches:\n            - path: {type: PathPrefix, value: /v2}\n          \
-         default:\n            backendRefs:\n              - kind: MeshService\n                labels: {kuma.io/display-name: api, \
-         kuma.io/zone: west}\n                port: 8080\n",
-    )?;
+    let file = write(federation, "route.yaml", ROUTE)?;
     let started = stopwatch();
     apply(federation, &file, report, "the route").await?;
     // A connection that was open keeps its routes for one more request, as Envoy drains it; each call is a new one here.
@@ -399,13 +462,7 @@ async fn permission(federation: &mut Federation, report: &Report) -> anyhow::Res
     );
     let address = federation.address("east", WEB, TO_API)?;
     let client = calls::client();
-    let file = write(
-        federation,
-        "deny.yaml",
-        "type: MeshTrafficPermission\nname: deny-web\nmesh: default\nspec:\n  targetRef:\n    kind: Dataplane\n    labels:\n      \
-         kuma.io/workload: api\n  rules:\n    - default:\n        deny:\n          - spiffeID:\n              type: Exact\n              \
-         value: spiffe://default.east.mesh.local/workload/web\n",
-    )?;
+    let file = write(federation, "deny.yaml", DENY_WEB)?;
     apply(federation, &file, report, "the denial").await?;
     let (_, took) = wait_for("the denial to be in use", PATIENCE, async || {
         let answer = calls::http(&client, address, "/").await?;
@@ -453,9 +510,7 @@ async fn alone(federation: &mut Federation, report: &Report) -> anyhow::Result<(
     }
     report.fact("20 of 20 calls answered, in the zone and across");
 
-    federation
-        .start_workload(workload("billing", "west", 40, 8080))
-        .await?;
+    federation.start_workload(billing()).await?;
     let caller_spec = WorkloadSpec {
         outbounds: vec![(TO_BILLING, in_zone("billing", "west", 8080))],
         ..workload("shop", "west", 50, 8080)
@@ -732,7 +787,7 @@ fn receipt_zones(receipt: &Value) -> usize {
 }
 
 /// A member of a zone's entry in `inspect zones -o json`, as text.
-fn zone_member(overview: &Value, zone: &str, member: &str) -> String {
+pub(crate) fn zone_member(overview: &Value, zone: &str, member: &str) -> String {
     let items = overview.get("items").unwrap_or(overview);
     items
         .as_array()

@@ -8,6 +8,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 
 use super::{Federation, write_secret};
+use crate::crashes::Victim;
+use crate::process::Process;
 
 impl Federation {
     /// Crashes the global control plane (SIGKILL).
@@ -87,16 +89,8 @@ impl Federation {
     /// The sidecar does not run, or has no Envoy.
     pub fn crash_envoy(&mut self, proxy: &str) -> anyhow::Result<()> {
         let sidecar = self.workload(proxy)?.sidecar.as_ref();
-        let children = sidecar.map(crate::Process::children).unwrap_or_default();
-        anyhow::ensure!(!children.is_empty(), "`{proxy}` has no Envoy");
-        for child in children {
-            let pid = i32::try_from(child)
-                .ok()
-                .and_then(rustix::process::Pid::from_raw)
-                .context("a process id is a positive number")?;
-            rustix::process::kill_process(pid, rustix::process::Signal::KILL)
-                .with_context(|| format!("cannot kill the Envoy of `{proxy}`"))?;
-        }
+        let killed = sidecar.map_or(Ok(0), Process::crash_children)?;
+        anyhow::ensure!(killed > 0, "`{proxy}` has no Envoy");
         Ok(())
     }
 
@@ -109,6 +103,41 @@ impl Federation {
         let application = self.start_application_of(&spec)?;
         self.workload(proxy)?.application = Some(application);
         Ok(())
+    }
+
+    /// Where a process is kept, so that it can be taken out, disturbed and put back; `None` where there is no such zone
+    /// or workload.
+    pub(crate) fn place(&mut self, victim: &Victim) -> Option<&mut Option<Process>> {
+        match victim {
+            Victim::Global => Some(&mut self.global),
+            Victim::ZoneControlPlane(zone) => Some(&mut self.zones.get_mut(zone)?.control_plane),
+            Victim::Ingress(zone) => Some(&mut self.zones.get_mut(zone)?.ingress),
+            Victim::Application(proxy) => Some(&mut self.workloads.get_mut(proxy)?.application),
+            Victim::Sidecar(proxy) | Victim::Envoy(proxy) => {
+                Some(&mut self.workloads.get_mut(proxy)?.sidecar)
+            }
+        }
+    }
+
+    /// Every process that runs, in a fixed order.
+    pub(crate) fn victims(&self) -> Vec<Victim> {
+        let zones = self.zones.keys().flat_map(|zone| {
+            [
+                Victim::ZoneControlPlane(zone.clone()),
+                Victim::Ingress(zone.clone()),
+            ]
+        });
+        let workloads = self.workloads.keys().flat_map(|proxy| {
+            [
+                Victim::Sidecar(proxy.clone()),
+                Victim::Envoy(proxy.clone()),
+                Victim::Application(proxy.clone()),
+            ]
+        });
+        std::iter::once(Victim::Global)
+            .chain(zones)
+            .chain(workloads)
+            .collect()
     }
 
     /// Everything a process has logged.

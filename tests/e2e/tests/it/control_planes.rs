@@ -120,13 +120,7 @@ async fn a_change_made_while_a_zone_is_dead_arrives_when_it_is_back() {
         })
         .await?;
 
-        let file = story::write(
-            federation,
-            "deny.yaml",
-            "type: MeshTrafficPermission\nname: deny-web\nmesh: default\nspec:\n  targetRef:\n    kind: Dataplane\n    labels:\n      \
-             kuma.io/workload: api\n  rules:\n    - default:\n        deny:\n          - spiffeID:\n              type: Exact\n              \
-             value: spiffe://default.east.mesh.local/workload/web\n",
-        )?;
+        let file = story::write(federation, "deny.yaml", story::DENY_WEB)?;
         // Nobody waits for a zone that is away, and the receipt says that it is.
         let receipt = story::apply(federation, &file, &Report::quiet(), "a denial").await?;
         let state = receipt.pointer("/zones/east/state").and_then(Value::as_str);
