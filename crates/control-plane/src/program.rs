@@ -62,10 +62,7 @@ async fn start<C: Configuration>(
     run(config, loaded.effective, stop).await
 }
 
-#[expect(
-    clippy::print_stderr,
-    reason = "the reason of a failed start goes where errors go"
-)]
+/// The reason of a failed start goes where errors go; where it cannot be written, nobody waits for it.
 fn complain(text: &str) {
-    eprintln!("{text}");
+    let _said = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("{text}\n"));
 }

@@ -104,11 +104,12 @@ impl Tasks {
                 (None, false) => "it returned early".to_owned(),
                 (Some(reason), _) => reason,
             };
-            error!(task = %name, reason, "essential task ended");
-            failure
-                .lock()
-                .get_or_insert(TaskFailure { task: name, reason });
+            failure.lock().get_or_insert_with(|| TaskFailure {
+                task: name.clone(),
+                reason: reason.clone(),
+            });
             stop.cancel();
+            error!(task = %name, reason, "essential task ended");
         };
         self.running
             .spawn(self.tracker.track_future(task.instrument(span)));
