@@ -137,7 +137,7 @@ pub enum Refusal {
 
 /// What Envoy takes out of the names of its statistics as tags: those of Kuma, for the same dashboards. Envoy tries each
 /// on the name of every statistic of every listener and cluster it makes, with a slow engine, on the thread that takes
-/// configuration; so they say where in the name they apply, which Kuma's do not (decision 15).
+/// configuration; so they say where in the name they apply, which Kuma's do not (decision 17).
 const STATS_TAGS: [(&str, &str); 4] = [
     ("name", r"^grpc\.((.+)\.)"),
     ("status", r"^grpc\..*streams_closed(_([0-9]+))"),
