@@ -1,8 +1,9 @@
-//! What comes with a mesh, and what must not be removed yet.
+//! What comes with a mesh, and what stays of a zone that was deleted.
 
 use std::sync::Arc;
 
 use zonal_identity::token::{InvalidKey, TokenKind};
+use zonal_kds::{forget_deletion, note_of_deletion};
 use zonal_model::admission::Place;
 use zonal_model::specs::MeshSpec;
 use zonal_model::{Kind, Mode, Resource, Violations, defaults};
@@ -10,7 +11,8 @@ use zonal_rest::WriteRules;
 use zonal_rest::tokens::first_key;
 use zonal_store::{Expect, Op, Snapshot, Stored};
 
-/// Adds to a new mesh what belongs to it: its default policies and a key for its proxies' tokens.
+/// Adds to a new mesh what belongs to it: its default policies and a key for its proxies' tokens. At global, a zone that
+/// is deleted leaves a note, so that it stays out until it is made again.
 #[derive(Clone, Debug)]
 pub struct MeshRules {
     mode: Mode,
@@ -56,6 +58,9 @@ impl WriteRules for MeshRules {
         resource: &Resource,
         existing: Option<&Stored>,
     ) -> Result<Vec<Op>, Violations> {
+        if resource.key.kind == Kind::Zone && existing.is_none() && self.mode == Mode::Global {
+            return Ok(vec![forget_deletion(&resource.key.name)]);
+        }
         // A federated zone gets meshes with all that belongs to them from global.
         if resource.key.kind != Kind::Mesh || existing.is_some() || self.mode == Mode::FederatedZone
         {
@@ -86,9 +91,13 @@ impl WriteRules for MeshRules {
     fn before_remove(
         &self,
         _snapshot: &Snapshot,
-        _existing: &Stored,
+        existing: &Stored,
     ) -> Result<Vec<Op>, Violations> {
         // Meshes with dataplanes and zones that are connected are looked after by the API itself.
+        let key = &existing.resource.key;
+        if key.kind == Kind::Zone && self.mode == Mode::Global {
+            return Ok(vec![note_of_deletion(&key.name)]);
+        }
         Ok(Vec::new())
     }
 }

@@ -7,9 +7,10 @@ use imbl::{OrdMap, OrdSet};
 use parking_lot::Mutex;
 use zonal_delta::{Entry, Name, Offered};
 use zonal_federation::{Encodings, Features, Receiver, Shape, wire};
-use zonal_model::{Key, Kind, Resource};
+use zonal_model::{Kind, Resource};
 use zonal_store::{Change, Snapshot, Stored};
 
+use crate::membership::Share;
 use crate::publisher::Problem;
 
 /// Who looks.
@@ -104,7 +105,7 @@ impl Layer {
             .filter(|names| !names.is_empty())
     }
 
-    /// A zone that was switched off or on takes its resources away from the others, or gives them back.
+    /// A zone that was switched off or on, or drained, takes its resources away from the others, or gives them back.
     fn follow_switches(
         &mut self,
         from: &Snapshot,
@@ -119,7 +120,7 @@ impl Layer {
             .changes_of_kind_since(Kind::Zone, from)
             .into_iter()
             .map(|change| change.key.name)
-            .filter(|zone| is_enabled(from, zone) != is_enabled(&to, zone))
+            .filter(|zone| Share::of(from, zone) != Share::of(&to, zone))
             .collect();
         if switched.is_empty() {
             return;
@@ -211,8 +212,9 @@ impl Layer {
     }
 
     fn crosses(&self, resource: &Resource, encodings: &Encodings) -> bool {
+        let kind = resource.key.kind;
         self.may_cross(resource, encodings, &|zone| {
-            is_enabled(&self.snapshot, zone)
+            Share::of(&self.snapshot, zone).has(kind)
         })
     }
 
@@ -260,21 +262,6 @@ impl View {
             },
         }
     }
-}
-
-/// Whether a zone's resources go to the others: unless its record says `enabled: false`.
-fn is_enabled(snapshot: &Snapshot, zone: &str) -> bool {
-    snapshot
-        .get(&Key::global(Kind::Zone, zone))
-        .is_none_or(|stored| {
-            stored
-                .resource
-                .spec
-                .to_value()
-                .get("enabled")
-                .and_then(|v| v.as_bool())
-                != Some(false)
-        })
 }
 
 /// The newest layer of each view. Whoever comes first with a newer snapshot makes the layer; the others take it.

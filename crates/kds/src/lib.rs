@@ -16,10 +16,12 @@
 
 mod keep;
 mod layer;
+mod membership;
 mod publisher;
 mod subscriber;
 
 pub use keep::{Kept, keep};
 pub use layer::Shelf;
+pub use membership::{Share, deleted_at, deletion_told, forget_deletion, note_of_deletion};
 pub use publisher::{Direction, Problem, Publisher};
 pub use subscriber::{From, Pending, Planned, Subscriber, zone_record};

@@ -13,6 +13,8 @@ use zonal_federation::{
 use zonal_model::{Json, Key, Kind, Resource, Scope, UnknownKind, labels, validate};
 use zonal_store::{Batch, Expect, Snapshot, Stored};
 
+use crate::membership::{deleted_at, deletion_told};
+
 /// From whom resources come.
 #[derive(Clone, Debug)]
 pub enum From {
@@ -144,6 +146,11 @@ impl Subscriber {
     /// What a batch means for the store as it is now. May be called again for the same batch.
     #[must_use]
     pub fn plan(&self, pending: &Pending, snapshot: &Snapshot) -> Planned {
+        if let From::Zone { name, .. } = &self.from
+            && let Some(at) = deleted_at(snapshot, name)
+        {
+            return refuse_all(pending, &deletion_told(name, at));
+        }
         let get = |key: &Key| snapshot.get(key).map(|stored| &stored.resource);
         let list = |kind: Kind| match &self.from {
             From::Global => snapshot.list(kind).map(|stored| &stored.resource).collect(),
@@ -168,9 +175,14 @@ impl Subscriber {
         let mut batch = Batch::new();
         if let From::Zone { name, .. } = &self.from
             && !puts.is_empty()
-            && snapshot.get(&Key::global(Kind::Zone, name)).is_none()
         {
-            batch = batch.put_if(zone_record(name), Expect::Absent);
+            batch = match snapshot.get(&Key::global(Kind::Zone, name)) {
+                // Changes nothing; if the zone is deleted meanwhile, nothing of it is left behind.
+                Some(record) => {
+                    batch.put_if(record.resource.clone(), Expect::Revision(record.revision))
+                }
+                None => batch.put_if(zone_record(name), Expect::Absent),
+            };
         }
         let (put_count, remove_count) = (puts.len(), removes.len());
         let expect = |key: &Key| match snapshot.get(key) {
@@ -244,6 +256,20 @@ impl Subscriber {
                 prefix_names: *prefix_names,
             },
         }
+    }
+}
+
+fn refuse_all(pending: &Pending, reason: &str) -> Planned {
+    let refused = pending.incoming.upserts.iter().map(|upsert| Refusal {
+        name: upsert.name.clone(),
+        reason: reason.to_owned(),
+    });
+    Planned {
+        batch: Batch::new(),
+        refused: refused.collect(),
+        puts: 0,
+        removes: 0,
+        rewritten: 0,
     }
 }
 

@@ -32,3 +32,5 @@ pub const WORKLOAD: &str = "kuma.io/workload";
 pub const PROXY_TYPE: &str = "kuma.io/proxy-type";
 /// The Kubernetes service account of a Dataplane.
 pub const SERVICE_ACCOUNT: &str = "k8s.kuma.io/service-account";
+/// `true` on a zone's record at global: the other zones are not told how to reach it.
+pub const DRAINED: &str = "zonal.io/drained";

@@ -163,13 +163,14 @@ pub(crate) fn add_along(snapshot: &Snapshot, along: Vec<Op>, own: &BTreeSet<Key>
         .collect()
 }
 
-/// What removes a resource, if it may be removed.
+/// What removes a resource, if it may be removed; with `force` a zone may be that is connected.
 pub(crate) fn removal(
     state: &RestState,
     snapshot: &Snapshot,
     user: &User,
     place: &Place,
     condition: Condition,
+    force: bool,
 ) -> Result<Batch, Problem> {
     let existing = snapshot
         .get(&place.key())
@@ -178,7 +179,7 @@ pub(crate) fn removal(
         .into_result()
         .map_err(|violations| Problem::invalid(Title::Delete, violations))?;
     state.access.check_kind(user, place.kind)?;
-    guard(state, snapshot, place)?;
+    guard(state, snapshot, place, force)?;
     let along = state
         .rules
         .before_remove(snapshot, existing)
@@ -205,7 +206,12 @@ pub(crate) fn removal(
 }
 
 /// What is still in use stays.
-fn guard(state: &RestState, snapshot: &Snapshot, place: &Place) -> Result<(), Problem> {
+fn guard(
+    state: &RestState,
+    snapshot: &Snapshot,
+    place: &Place,
+    force: bool,
+) -> Result<(), Problem> {
     let violations = match place.kind {
         Kind::Mesh
             if !state.unsafe_delete
@@ -216,7 +222,9 @@ fn guard(state: &RestState, snapshot: &Snapshot, place: &Place) -> Result<(), Pr
         {
             admission::mesh_in_use()
         }
-        Kind::Zone if dialect::zone_is_online(snapshot, &place.name) => admission::zone_in_use(),
+        Kind::Zone if !force && dialect::zone_is_online(snapshot, &place.name) => {
+            admission::zone_in_use()
+        }
         _ => return Ok(()),
     };
     Err(Problem::invalid(Title::Delete, violations))

@@ -93,7 +93,7 @@ pub(crate) async fn post(state: Arc<RestState>, call: Call) -> Result<Response, 
                     .map(|admitted| Step::Put(Box::new(admitted)))
             }
             Task::Delete(_) => {
-                apply::removal(&state, &snapshot, &call.user, place, Condition::None)
+                apply::removal(&state, &snapshot, &call.user, place, Condition::None, false)
                     .map(Step::Delete)
             }
         };

@@ -293,7 +293,8 @@ pub(crate) async fn delete(
     let snapshot = state.store.snapshot();
     need_mesh(&snapshot, kind, &place.mesh)?;
     let condition = Condition::of(&call.headers)?;
-    let batch = apply::removal(&state, &snapshot, &call.user, &place, condition)?;
+    let force = call.query.flag("force");
+    let batch = apply::removal(&state, &snapshot, &call.user, &place, condition, force)?;
     let dry_run = call.query.flag("dryRun");
     let revision = if dry_run {
         snapshot.revision()
