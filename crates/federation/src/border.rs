@@ -79,8 +79,8 @@ const SECRETS_KEPT: [&str; 4] = [
     "inter-cp-ca",
     "user-token-revocations",
 ];
-/// Global secrets that stay at global, by prefix.
-const SECRET_PREFIX_KEPT: &str = "user-token-signing-key";
+/// Global secrets that stay at global, by prefix: keys of user tokens, and what lets zones join.
+const SECRET_PREFIXES_KEPT: [&str; 2] = ["user-token-signing-key", "zonal-zone-"];
 
 impl Border {
     /// What a zone sees of a resource of global's store; `None` when it does not cross.
@@ -129,7 +129,10 @@ impl Border {
         match kind {
             Kind::Config => return name == CLUSTER_ID,
             Kind::GlobalSecret
-                if SECRETS_KEPT.contains(&name) || name.starts_with(SECRET_PREFIX_KEPT) =>
+                if SECRETS_KEPT.contains(&name)
+                    || SECRET_PREFIXES_KEPT
+                        .iter()
+                        .any(|kept| name.starts_with(kept)) =>
             {
                 return false;
             }

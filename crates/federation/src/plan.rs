@@ -142,7 +142,7 @@ pub fn plan(
         mentioned.extend(complete.iter().map(|name| side.key(kind, name)));
         let held = (holdings.list)(kind).into_iter();
         removes.extend(
-            held.filter(|held| side.owns(held))
+            held.filter(|held| side.owns(held) && side.brought(held))
                 .map(|held| held.key.clone()),
         );
     }
@@ -174,6 +174,15 @@ impl Side<'_> {
                         .strip_prefix(*zone)
                         .is_some_and(|rest| rest.starts_with('.'))
             }
+        }
+    }
+
+    /// Whether a resource is a copy of what this peer sent. A zone that was on its own has meshes that its global never
+    /// had: a list without them is no reason to remove them, with everything in them.
+    fn brought(&self, resource: &Resource) -> bool {
+        match self {
+            Self::Zone => resource.label(labels::ORIGIN) == Some("global"),
+            Self::Global { .. } => true,
         }
     }
 

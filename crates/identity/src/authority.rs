@@ -146,6 +146,10 @@ impl Authority {
         &self.key_pem
     }
 
+    pub(crate) const fn issuer(&self) -> &Issuer<'static, KeyPair> {
+        &self.issuer
+    }
+
     /// When the authority's certificate ends.
     pub const fn not_after(&self) -> Timestamp {
         self.not_after
@@ -209,7 +213,7 @@ impl Leaf {
 }
 
 /// Sets the times and returns when the certificate ends, in whole seconds as certificates have them.
-fn set_validity(
+pub(crate) fn set_validity(
     params: &mut CertificateParams,
     now: Timestamp,
     lifetime: Duration,

@@ -6,7 +6,7 @@
 //! token + KeyRing + now ──verify_…──▶ claims, or the reason why not
 //! ```
 //!
-//! Start at [`Authority`] for certificates and at [`token`] for tokens.
+//! Start at [`Authority`] for certificates, at [`token`] for tokens, at [`join`] for how a zone comes to its certificate.
 //!
 //! Always true: a private key or token never shows in `Debug` ([`Secret`]); every check takes the time from its
 //! caller; a token is believed only after its signature, its times and its revocation were looked at.
@@ -15,6 +15,7 @@
 
 mod authority;
 mod bundle;
+pub mod join;
 mod pem;
 mod secret;
 mod spiffe;

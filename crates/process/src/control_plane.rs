@@ -204,6 +204,8 @@ raw! {
         zones_without_token: Option<Vec<String>>,
         /// Whether zones are told the trust bundles of the others.
         distribute_trust: Option<bool>,
+        /// How long the certificates are good that zones get for a join token.
+        zone_certificate_lifetime: Option<String>,
     }
 }
 raw! {
@@ -213,6 +215,10 @@ raw! {
         name: Option<String>,
         /// `grpcs://host:port` of global; a zone on its own has none.
         global_address: Option<String>,
+        /// What `zonal zone join-token` printed; names the zone and global too.
+        join_token: Option<String>,
+        /// Leaves the federation: what came from global becomes the zone's own.
+        leave: Option<bool>,
         /// The file with the zone's token.
         token_file: Option<PathBuf>,
         /// How global is reached.
@@ -463,6 +469,21 @@ pub const ENVIRONMENT: &[Variable] = &[
         "multizone.global.kds.distributeTrust",
         &["ZONAL_MULTIZONE_GLOBAL_KDS_DISTRIBUTE_TRUST"],
         Shape::Bool,
+    ),
+    variable(
+        "multizone.global.kds.zoneCertificateLifetime",
+        &["ZONAL_MULTIZONE_GLOBAL_KDS_ZONE_CERTIFICATE_LIFETIME"],
+        Shape::Text,
+    ),
+    variable(
+        "multizone.zone.leave",
+        &["ZONAL_MULTIZONE_ZONE_LEAVE"],
+        Shape::Bool,
+    ),
+    variable(
+        "multizone.zone.joinToken",
+        &["ZONAL_MULTIZONE_ZONE_JOIN_TOKEN"],
+        Shape::Text,
     ),
     variable(
         "multizone.zone.name",

@@ -8,7 +8,7 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 
 use super::Fingerprint;
 
@@ -34,6 +34,23 @@ pub enum TrustError {
     Authorities { reason: String },
     #[error("TLS cannot be configured: {0}")]
     Config(rustls::Error),
+    #[error("the certificate to be shown cannot be used: {reason}")]
+    Certificate { reason: String },
+}
+
+/// What a client shows, PEM.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ClientCertificate {
+    /// The certificate, with those above it if there are any.
+    pub chain: String,
+    /// Its key.
+    pub key: String,
+}
+
+impl std::fmt::Debug for ClientCertificate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ClientCertificate")
+    }
 }
 
 /// A client configuration for `trust` that offers the given protocols, e.g. `&["h2"]` for gRPC.
@@ -41,6 +58,18 @@ pub enum TrustError {
 /// # Errors
 /// When the authorities cannot be read.
 pub fn client_config(trust: &Trust, protocols: &[&str]) -> Result<ClientConfig, TrustError> {
+    client_config_showing(trust, protocols, None)
+}
+
+/// As [`client_config`], for a client that shows a certificate.
+///
+/// # Errors
+/// As there, or the certificate or its key cannot be read.
+pub fn client_config_showing(
+    trust: &Trust,
+    protocols: &[&str],
+    shown: Option<&ClientCertificate>,
+) -> Result<ClientConfig, TrustError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let verifier: Arc<dyn ServerCertVerifier> = match trust {
         Trust::Authorities(pem) => by_authorities(pem, &provider)?,
@@ -60,17 +89,38 @@ pub fn client_config(trust: &Trust, protocols: &[&str]) -> Result<ClientConfig, 
             provider: provider.clone(),
         }),
     };
-    let mut config = ClientConfig::builder_with_provider(provider)
+    let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(TrustError::Config)?
         .dangerous()
-        .with_custom_certificate_verifier(verifier)
-        .with_no_client_auth();
+        .with_custom_certificate_verifier(verifier);
+    let mut config = match shown {
+        None => builder.with_no_client_auth(),
+        Some(shown) => {
+            let (chain, key) = shown.read()?;
+            builder
+                .with_client_auth_cert(chain, key)
+                .map_err(TrustError::Config)?
+        }
+    };
     config.alpn_protocols = protocols
         .iter()
         .map(|name| name.as_bytes().to_vec())
         .collect();
     Ok(config)
+}
+
+impl ClientCertificate {
+    fn read(&self) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), TrustError> {
+        let unusable = |cause: rustls_pki_types::pem::Error| TrustError::Certificate {
+            reason: cause.to_string(),
+        };
+        let chain = CertificateDer::pem_slice_iter(self.chain.as_bytes())
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(unusable)?;
+        let key = PrivateKeyDer::from_pem_slice(self.key.as_bytes()).map_err(unusable)?;
+        Ok((chain, key))
+    }
 }
 
 fn by_authorities(

@@ -8,6 +8,7 @@
 //! Start at [`ServerIdentity`] and [`Trust`].
 
 mod client;
+mod clients;
 mod hosts;
 mod server;
 
@@ -16,7 +17,8 @@ use std::str::FromStr;
 
 use sha2::{Digest, Sha256};
 
-pub use client::{Trust, TrustError, client_config};
+pub use client::{ClientCertificate, Trust, TrustError, client_config, client_config_showing};
+pub use clients::verify_client;
 pub use hosts::local_names;
 pub use server::{IdentityError, ServerIdentity};
 

@@ -10,16 +10,17 @@ use std::time::{Duration, SystemTime};
 use arc_swap::ArcSwap;
 use rcgen::{CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, KeyPair};
 use rcgen::{KeyUsagePurpose, SanType};
-use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs;
-use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::server::{ClientHello, ResolvesServerCert, WantsServerCert};
 use rustls::sign::CertifiedKey;
+use rustls::{ConfigBuilder, ServerConfig, WantsVerifier};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::Fingerprint;
+use super::clients::AnyClient;
 use super::hosts::{is_dns_name, local_names};
 
 /// How long the certificate made on first start is good for.
@@ -126,12 +127,30 @@ impl ServerIdentity {
     /// # Errors
     /// When the crypto provider does not support those versions.
     pub fn server_config(self: &Arc<Self>) -> Result<Arc<ServerConfig>, IdentityError> {
-        let mut config =
-            ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-                .with_safe_default_protocol_versions()
-                .map_err(IdentityError::Config)?
-                .with_no_client_auth()
-                .with_cert_resolver(self.clone());
+        self.configured(|builder| builder.with_no_client_auth())
+    }
+
+    /// As [`ServerIdentity::server_config`], and clients may show a certificate: they prove that they hold its key, and
+    /// whoever handles a request asks [`verify_client`](super::verify_client) whether to believe it.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn server_config_taking_certificates(
+        self: &Arc<Self>,
+    ) -> Result<Arc<ServerConfig>, IdentityError> {
+        self.configured(|builder| builder.with_client_cert_verifier(Arc::new(AnyClient::default())))
+    }
+
+    fn configured(
+        self: &Arc<Self>,
+        clients: impl FnOnce(
+            ConfigBuilder<ServerConfig, WantsVerifier>,
+        ) -> ConfigBuilder<ServerConfig, WantsServerCert>,
+    ) -> Result<Arc<ServerConfig>, IdentityError> {
+        let builder = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(IdentityError::Config)?;
+        let mut config = clients(builder).with_cert_resolver(self.clone());
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(Arc::new(config))
     }
