@@ -3,39 +3,57 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use jiff::SignedDuration;
+use parking_lot::Mutex;
 use tonic::Status;
 use tonic::metadata::MetadataMap;
 use tracing::warn;
-use zonal_identity::token::{self, TokenKind};
-use zonal_model::ZoneName;
+use zonal_identity::token::{self, KeyRing, TokenKind};
+use zonal_model::{Kind, ZoneName};
 use zonal_process::Clock;
 use zonal_rest::tokens::key_ring;
-use zonal_store::Store;
+use zonal_store::{Snapshot, Store};
 
-use crate::kds::Authorize;
+use crate::joining::vouched;
+use crate::kds::{Authorize, Caller};
 
-/// Checks what a zone says about itself: its name against its token. A zone on the list needs none, because a Kuma
-/// zone cannot send one.
+/// Checks what a zone says about itself: its name against its certificate, or its token. A zone on the list needs
+/// neither, because a Kuma zone cannot show any.
 #[must_use]
-pub(crate) fn by_token(
+pub(crate) fn by_proof(
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     zones_without_token: BTreeSet<String>,
 ) -> Authorize {
-    Arc::new(move |metadata| {
+    let keys = Keys::default();
+    Arc::new(move |caller| {
+        let Caller {
+            metadata,
+            certificate,
+        } = caller;
         let zone = named(metadata)?;
+        let now = clock.wall();
+        if let Some(certificate) = certificate {
+            vouched(&store.snapshot(), certificate, &zone, now)
+                .and_then(|vouched| vouched.check(now, SignedDuration::ZERO))
+                .map_err(|error| {
+                    warn!(zone = %zone, %error, "a zone's certificate is refused");
+                    Status::unauthenticated(error.to_string())
+                })?;
+            return Ok(zone);
+        }
         let Some(text) = bearer(metadata) else {
             if zones_without_token.contains(zone.as_str()) {
                 return Ok(zone);
             }
             warn!(zone = %zone, "a zone without a token is refused");
             return Err(Status::unauthenticated(format!(
-                "zone `{zone}` shows no token; make one with `zonal token zone --zone {zone}` and name it in \
-                 `multizone.zone.tokenFile`, or list the zone in global's `multizone.global.kds.zonesWithoutToken`"
+                "zone `{zone}` shows neither certificate nor token; `zonal zone join-token {zone}` at global prints what \
+                 to start it with. A zone of Kuma is listed in global's `multizone.global.kds.zonesWithoutToken`"
             )));
         };
-        let ring = key_ring(&store.snapshot(), &TokenKind::Zone);
-        let verified = token::verify_zone(text, &ring, clock.wall()).map_err(|error| {
+        let ring = keys.of(&store.snapshot());
+        let verified = token::verify_zone(text, &ring, now).map_err(|error| {
             warn!(zone = %zone, %error, "a zone's token is refused");
             Status::unauthenticated(format!("the token of zone `{zone}`: {error}"))
         })?;
@@ -45,6 +63,26 @@ pub(crate) fn by_token(
         })?;
         Ok(zone)
     })
+}
+
+/// What tokens are checked with, read once for as long as no secret changes: a caller with a made-up token costs the
+/// check of one signature, however many secrets there are.
+#[derive(Default)]
+struct Keys(Mutex<Option<(Arc<Snapshot>, Arc<KeyRing>)>>);
+
+impl Keys {
+    fn of(&self, snapshot: &Arc<Snapshot>) -> Arc<KeyRing> {
+        let mut kept = self.0.lock();
+        if let Some((seen, ring)) = &*kept
+            && seen.epoch() == snapshot.epoch()
+            && seen.same_kind(Kind::GlobalSecret, snapshot)
+        {
+            return Arc::clone(ring);
+        }
+        let ring = Arc::new(key_ring(snapshot, &TokenKind::Zone));
+        *kept = Some((Arc::clone(snapshot), Arc::clone(&ring)));
+        ring
+    }
 }
 
 /// The name in `client-id`, which zones of Kuma's dialect send with each call.
@@ -72,10 +110,10 @@ mod tests {
     use super::*;
     use jiff::Timestamp;
     use std::time::Duration;
-    use zonal_identity::token::{KeyRing, ZoneClaims};
+    use zonal_identity::token::ZoneClaims;
     use zonal_process::ManualClock;
     use zonal_rest::tokens::{first_key, signing_keys};
-    use zonal_store::{Batch, MemoryStore, Snapshot};
+    use zonal_store::{Batch, MemoryStore};
 
     fn metadata(zone: &str, token: Option<&str>) -> MetadataMap {
         let mut metadata = MetadataMap::new();
@@ -105,14 +143,20 @@ mod tests {
             .unwrap();
         store.commit(Batch::new().put(key)).await.unwrap();
         let clock = Arc::new(ManualClock::starting_at(start));
-        let authorize = by_token(
+        let authorize = by_proof(
             Arc::clone(&store),
             clock.clone(),
             BTreeSet::from(["kuma".to_owned()]),
         );
         let token = token_for(&store.snapshot(), "east", start);
 
-        let zone = |metadata: &MetadataMap| authorize(metadata).map(|z| z.to_string());
+        let zone = |metadata: &MetadataMap| {
+            let caller = Caller {
+                metadata,
+                certificate: None,
+            };
+            authorize(caller).map(|zone| zone.to_string())
+        };
         assert_eq!(zone(&metadata("east", Some(&token))).unwrap(), "east");
         let refused = zone(&metadata("west", Some(&token))).unwrap_err();
         assert_eq!(
@@ -123,7 +167,7 @@ mod tests {
             zone(&metadata("east", None))
                 .unwrap_err()
                 .message()
-                .contains("shows no token")
+                .contains("shows neither certificate nor token")
         );
         assert!(zone(&metadata("East!", Some(&token))).is_err());
         assert_eq!(zone(&metadata("kuma", None)).unwrap(), "kuma");

@@ -3,10 +3,14 @@
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use zonal_control_plane::Configuration;
 use zonal_process::config::Problems;
-use zonal_process::control_plane::{Common, Raw, address};
+use zonal_process::control_plane::{Common, Raw, address, duration};
+
+/// The shortest life of a zone's certificate.
+const ZONE_CERTIFICATE_LIFETIME_MIN: Duration = Duration::from_secs(60);
 
 /// Complete and possible.
 #[derive(Clone, Debug)]
@@ -23,6 +27,8 @@ pub struct Config {
     pub zones_without_token: BTreeSet<String>,
     /// Whether zones are told the trust bundles of the others.
     pub distribute_trust: bool,
+    /// How long the certificates are good that zones get for a join token.
+    pub zone_certificate_lifetime: Duration,
 }
 
 impl Configuration for Config {
@@ -48,6 +54,18 @@ impl Configuration for Config {
                 None
             }
         };
+        let zone_certificate_lifetime = duration(
+            kds_raw.zone_certificate_lifetime.as_deref(),
+            Duration::from_hours(24),
+            "multizone.global.kds.zoneCertificateLifetime",
+            &mut problems,
+        );
+        if zone_certificate_lifetime < ZONE_CERTIFICATE_LIFETIME_MIN {
+            problems.add(
+                "multizone.global.kds.zoneCertificateLifetime",
+                "zones could not renew in time; give at least `60s`",
+            );
+        }
         let config = Self {
             common,
             kds,
@@ -61,6 +79,7 @@ impl Configuration for Config {
                 .cloned()
                 .collect(),
             distribute_trust: kds_raw.distribute_trust.unwrap_or(true),
+            zone_certificate_lifetime,
         };
         if problems.is_empty() {
             Ok(config)

@@ -16,6 +16,7 @@
 mod authorize;
 mod config;
 mod inspect;
+mod joining;
 pub mod kds;
 mod run;
 

@@ -18,10 +18,12 @@ use zonal_process::metrics::Registry;
 use zonal_process::net::{Limits, bind, serve};
 use zonal_process::tls::ServerIdentity;
 use zonal_process::{CancellationToken, Clock, Readiness, Tasks};
+use zonal_rest::Access;
 
-use crate::authorize::by_token;
+use crate::authorize::by_proof;
 use crate::config::Config;
 use crate::inspect::ThroughZones;
+use crate::joining::{Joining, new_authority};
 use crate::kds::{Kds, Settings};
 
 /// The listeners of the global control plane.
@@ -93,7 +95,8 @@ pub async fn run(
         hostname_generators: !common.skip_hostname_generators,
         zone_tokens: true,
     };
-    first_start(&store, &wanted, vec![cluster_id()]).await?;
+    let authority = new_authority(clock.wall()).context("cannot make the authority for zones")?;
+    first_start(&store, &wanted, vec![cluster_id(), authority]).await?;
 
     let settings = Settings {
         instance_id: instance.to_string(),
@@ -105,7 +108,7 @@ pub async fn run(
     };
     let kds = Kds::new(
         Arc::clone(&store),
-        by_token(
+        by_proof(
             Arc::clone(&store),
             Arc::clone(&clock),
             config.zones_without_token.clone(),
@@ -116,16 +119,35 @@ pub async fn run(
         &mut registry,
     );
     let zones_tls = if config.kds_tls {
-        Some(zones_identity.server_config()?)
+        Some(zones_identity.server_config_taking_certificates()?)
     } else {
         None
+    };
+    let joining = Joining {
+        store: Arc::clone(&store),
+        clock: Arc::clone(&clock),
+        kds: kds.clone(),
+        identity: Arc::clone(&zones_identity),
+        port: config.kds_tls.then(|| {
+            listeners
+                .kds
+                .local_addr()
+                .map_or(config.kds.port(), |at| at.port())
+        }),
+        lifetime: config.zone_certificate_lifetime,
+        access: Arc::new(Access {
+            localhost_is_admin: common.localhost_is_admin,
+            ..Access::default()
+        }),
+        read_only: common.read_only,
     };
     // Long streams end with the stop by themselves; a zone that is away must not hold it up.
     let limits = Limits {
         drain: Duration::from_secs(2),
         ..Limits::default()
     };
-    let zones = serve(listeners.kds, zones_tls, kds.routes(), limits, stop.clone());
+    let routes = kds.routes().merge(joining.clone().for_zones());
+    let zones = serve(listeners.kds, zones_tls, routes, limits, stop.clone());
     tasks.essential("kds", zones);
     tasks.essential("zone insights", kds.clone().keep_insights(stop.clone()));
 
@@ -144,7 +166,7 @@ pub async fn run(
             move |zone: &str| serde_json::to_value(kds.standing(zone)).unwrap_or_default()
         })),
         proxies: Arc::new(ThroughZones(kds.clone())),
-        extra: axum::Router::new(),
+        extra: joining.for_people(),
     }
     .router(&stop);
     listeners.rest.serve(&api, &identity, &mut tasks)?;

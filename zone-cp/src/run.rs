@@ -22,7 +22,7 @@ use zonal_process::metrics::{ListenerMetrics, Registry};
 use zonal_process::net::{Limits, bind, serve, serve_counted};
 use zonal_process::tls::ServerIdentity;
 use zonal_process::{CancellationToken, Clock, Readiness, Tasks};
-use zonal_store::Store;
+use zonal_store::{Store, StoreError};
 
 use crate::config::{Config, GlobalConfig};
 use crate::controllers::Controllers;
@@ -31,9 +31,12 @@ use crate::dp::{Ads, AdsSettings, DpHttp, routes};
 use crate::insights::Insights;
 use crate::inspect::Inspect;
 use crate::kds;
+use crate::leave;
 use crate::lifecycle::{Lifecycle, LifecycleSettings};
+use crate::membership::{self, Introduction, Membership, MembershipError};
 use crate::metrics::ZoneMetrics;
 use crate::offline::{self, OFFLINE_MAX};
+use crate::own_name;
 use crate::resolver::{self, SystemLookup};
 use crate::rest::ZoneReceipts;
 use crate::to_global;
@@ -81,6 +84,7 @@ pub async fn run(
     clock: Arc<dyn Clock>,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
+    let config = config.with_membership()?;
     let common = &config.common;
     let mode = config.mode();
     let instance = instance_id(&*clock);
@@ -105,6 +109,15 @@ pub async fn run(
         "certificate that people and proxies are shown"
     );
     let store = open_store(&common.store, wall_clock(&clock), &tasks.spawner()).await?;
+    own_name::check(&store.snapshot(), &config.zone)?;
+    if config.leave {
+        depart(&store, &config).await?;
+    } else if config.global.is_none() && leave::was_federated(&store.snapshot()) {
+        warn!(
+            "this zone was in a federation and is started without one: it goes on with copies that nobody keeps up to date; \
+             set `multizone.zone.leave: true` once to make them its own, or name global again"
+        );
+    }
     let place = Place {
         mode,
         zone: Some(config.zone.as_str()),
@@ -186,8 +199,10 @@ pub async fn run(
     tasks.essential("host names", resolver);
     let inspect = Arc::new(Inspect::new(handle.clone(), Arc::clone(&store)));
     if let Some(global) = &config.global {
-        join(
+        let membership = join(global, &config, &instance, &store, &clock, &mut tasks).await?;
+        connect(
             global,
+            membership,
             &config,
             &instance,
             &effective,
@@ -287,13 +302,75 @@ pub async fn run(
     Ok(())
 }
 
+/// Makes what came from global the zone's own, and gives up what let the zone in.
+async fn depart(store: &Arc<dyn Store>, config: &Config) -> anyhow::Result<()> {
+    loop {
+        let (batch, left) = leave::plan(&store.snapshot(), &config.zone);
+        if batch.is_empty() {
+            break;
+        }
+        match store.commit(batch).await {
+            Ok(_) => {
+                info!(
+                    adopted = left.adopted,
+                    dropped = left.dropped,
+                    "left the federation; `multizone.zone.leave` can be taken out now"
+                );
+                break;
+            }
+            // Another replica is at it too: look again.
+            Err(StoreError::Conflict { .. }) => {}
+            Err(error) => return Err(error).context("cannot leave the federation"),
+        }
+    }
+    membership::give_up(&config.common.work_dir)?;
+    Ok(())
+}
+
+/// Trades the join token, if the zone was started with one. A refusal ends the start, because it would not pass by
+/// itself; while global is away it is tried again, and the zone works alone meanwhile.
+async fn join(
+    global: &GlobalConfig,
+    config: &Config,
+    instance: &str,
+    store: &Arc<dyn Store>,
+    clock: &Arc<dyn Clock>,
+    tasks: &mut Tasks,
+) -> Result<Option<Membership>, MembershipError> {
+    if global.join.is_none() && global.token_file.is_some() {
+        return Ok(None);
+    }
+    let membership = Membership::open(
+        &config.common.work_dir,
+        config.zone.clone(),
+        global.address.clone(),
+        global.trust.clone(),
+        global.join.clone(),
+        Arc::clone(clock),
+    )?;
+    let Some(membership) = membership else {
+        return Ok(None);
+    };
+    let about = Introduction::of(&store.snapshot(), instance);
+    match membership.join(&about).await {
+        Err(error @ MembershipError::Unreachable { .. }) => {
+            warn!(%error, "cannot join the federation yet; it is tried again");
+        }
+        other => other?,
+    }
+    let stop = tasks.stop();
+    tasks.essential("membership", membership.clone().run(about, stop));
+    Ok(Some(membership))
+}
+
 /// Connects with global, and tells it what this zone's proxies answer.
 #[expect(
     clippy::too_many_arguments,
     reason = "one place that joins all of them"
 )]
-fn join(
+fn connect(
     global: &GlobalConfig,
+    membership: Option<Membership>,
     config: &Config,
     instance: &str,
     effective: &Value,
@@ -319,6 +396,9 @@ fn join(
             }
         }));
     }
+    if let Some(membership) = membership.clone() {
+        settings.certificate = Some(Arc::new(move || membership.certificate()));
+    }
     let (outgoing, receipts) = mpsc::channel(RECEIPTS_MAX);
     let (progress, seen) = watch::channel(kds::GlobalProgress::default());
     let io = kds::Io {
@@ -327,16 +407,24 @@ fn join(
         admin: inspect,
     };
     let stop = tasks.stop();
-    tasks.essential(
-        "kds",
-        kds::run(
-            settings,
-            Arc::clone(store),
-            Arc::clone(clock),
-            io,
-            stop.clone(),
-        ),
+    let run = kds::run(
+        settings,
+        Arc::clone(store),
+        Arc::clone(clock),
+        io,
+        stop.clone(),
     );
+    let stopped = stop.clone();
+    tasks.essential("kds", async move {
+        // Without a certificate global would only refuse.
+        if let Some(membership) = membership {
+            tokio::select! {
+                () = stopped.cancelled() => return,
+                () = membership.joined() => {}
+            }
+        }
+        run.await;
+    });
     tasks.essential(
         "receipts",
         to_global::tell(convergence.clone(), seen, outgoing, stop),

@@ -10,7 +10,6 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tonic::Status;
-use tonic::metadata::MetadataMap;
 use zonal_federation::Border;
 use zonal_model::{Key, Resource, ZoneName};
 use zonal_process::metrics::Registry;
@@ -190,8 +189,9 @@ impl std::fmt::Debug for Global {
     }
 }
 
-fn believe(metadata: &MetadataMap) -> Result<ZoneName, Status> {
-    metadata
+fn believe(caller: global_cp::kds::Caller<'_>) -> Result<ZoneName, Status> {
+    caller
+        .metadata
         .get("client-id")
         .and_then(|value| value.to_str().ok())
         .and_then(|name| name.parse().ok())

@@ -13,7 +13,7 @@ use zonal_store::{Revision, Watch};
 
 use super::Shared;
 use super::peer::{NodeFacts, Peer};
-use super::service::{Outbox, ensure_zone};
+use super::service::{Outbox, Record, ensure_zone};
 use super::zones::{Connection, Refusal, StreamKind};
 
 /// What global calls itself on these streams.
@@ -26,7 +26,7 @@ pub(super) async fn run(
     outbox: Outbox<DeltaDiscoveryResponse>,
 ) {
     let ended = match ensure_zone(&shared, &peer.zone).await {
-        Ok(()) => serve(&shared, &peer, &mut incoming, &outbox).await,
+        Ok(record) => serve(&shared, &peer, record, &mut incoming, &outbox).await,
         Err(status) => Err(status),
     };
     if let Err(status) = ended {
@@ -39,6 +39,7 @@ pub(super) async fn run(
 async fn serve(
     shared: &Shared,
     peer: &Peer,
+    record: Record,
     incoming: &mut Streaming<DeltaDiscoveryRequest>,
     outbox: &Outbox<DeltaDiscoveryResponse>,
 ) -> Result<(), Status> {
@@ -52,8 +53,9 @@ async fn serve(
         },
     };
     let facts = NodeFacts::of(first.node.as_ref());
+    let watch = shared.store.watch();
+    record.check(watch.seen(), &peer.zone)?;
     let connection = shared.zones.connect(peer, StreamKind::GlobalToZone, &facts);
-    shared.metrics.connected(&peer.zone);
     info!(zone = %peer.zone, instance = facts.instance_id, "a zone connected");
     let direction = Direction::Down {
         zone: Arc::clone(&peer.zone),
@@ -62,9 +64,10 @@ async fn serve(
     let mut session = Session {
         shared,
         peer,
+        record,
         connection,
         publisher: Publisher::sharing(direction, Arc::clone(&shared.shelf)),
-        watch: shared.store.watch(),
+        watch,
         untold: Untold::default(),
         answered: 0,
     };
@@ -72,6 +75,7 @@ async fn serve(
     // What the zone asks for first is news to this connection, whatever it is.
     session.untold.changed(session.watch.seen().revision());
     session.handle_request(first)?;
+    shared.metrics.connected(&peer.zone);
     let ended = session.drive(incoming, outbox).await;
     shared.metrics.disconnected(&peer.zone);
     ended
@@ -80,6 +84,7 @@ async fn serve(
 struct Session<'a> {
     shared: &'a Shared,
     peer: &'a Peer,
+    record: Record,
     /// Dropped with the session, which is what makes the zone offline.
     connection: Connection,
     publisher: Publisher,
@@ -119,7 +124,8 @@ impl Session<'_> {
                     None => return Ok(()),
                 },
                 changes = self.watch.next() => {
-                    changes.map_err(|_closed| stopping())?;
+                    let changes = changes.map_err(|_closed| stopping())?;
+                    self.record.check(&changes.to, &self.peer.zone)?;
                     self.handle_snapshot();
                 }
                 () = self.shared.clock.sleep_until(self.publisher.next_timeout()) => {

@@ -4,6 +4,7 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
+use zonal_federation::wire;
 use zonal_model::Kind;
 use zonal_process::metrics::Registry;
 
@@ -69,11 +70,13 @@ impl KdsMetrics {
     }
 
     pub(super) fn disconnected(&self, zone: &str) {
-        self.streams
-            .get_or_create(&OfZone {
-                zone: zone.to_owned(),
-            })
-            .dec();
+        let labels = OfZone {
+            zone: zone.to_owned(),
+        };
+        // None of a zone that was deleted meanwhile.
+        if let Some(streams) = self.streams.get(&labels) {
+            streams.dec();
+        }
     }
 
     pub(super) fn sent(&self, zone: &str) {
@@ -99,6 +102,25 @@ impl KdsMetrics {
                 kind: kind.name().to_owned(),
             };
             self.refused.get_or_create(&labels).inc_by(count as u64);
+        }
+    }
+
+    /// A zone that is gone has no figures.
+    pub(super) fn forget(&self, zone: &str) {
+        let labels = OfZone {
+            zone: zone.to_owned(),
+        };
+        self.streams.remove(&labels);
+        self.sent.remove(&labels);
+        for kind in Kind::ALL {
+            for kind in [kind.name().to_owned(), wire::type_url(*kind).to_string()] {
+                let labels = OfKind {
+                    zone: zone.to_owned(),
+                    kind,
+                };
+                self.nacked.remove(&labels);
+                self.refused.remove(&labels);
+            }
         }
     }
 

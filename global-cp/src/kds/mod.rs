@@ -13,6 +13,7 @@ mod admin;
 mod down;
 mod exchange;
 mod insight;
+mod members;
 mod metrics;
 mod peer;
 mod receipts;
@@ -30,13 +31,14 @@ use bytes::Bytes;
 use tonic::codec::CompressionEncoding;
 use tonic::metadata::MetadataMap;
 use tonic::service::Routes;
+use tracing::info;
 use zonal_federation::{Border, Encodings};
 use zonal_kds::Shelf;
-use zonal_model::ZoneName;
+use zonal_model::{Key, Kind, ZoneName};
 use zonal_process::metrics::Registry;
 use zonal_process::{CancellationToken, Clock, Spawner};
 use zonal_rest::CommitTimes;
-use zonal_store::Store;
+use zonal_store::{Store, StoreError};
 
 use kds_proto::kuma::mesh::v1alpha1::global_kds_service_server::GlobalKdsServiceServer;
 use kds_proto::kuma::mesh::v1alpha1::kds_sync_service_server::KdsSyncServiceServer;
@@ -49,8 +51,17 @@ use admin::AdminStreams;
 use metrics::KdsMetrics;
 use zones::Zones;
 
-/// Says which zone a caller is, or refuses it. Given by the program, which knows the tokens.
-pub type Authorize = Arc<dyn Fn(&MetadataMap) -> Result<ZoneName, tonic::Status> + Send + Sync>;
+/// What a caller shows.
+#[derive(Clone, Copy, Debug)]
+pub struct Caller<'a> {
+    /// What it says with each call.
+    pub metadata: &'a MetadataMap,
+    /// The certificate whose key it holds (DER), if it has one.
+    pub certificate: Option<&'a [u8]>,
+}
+
+/// Says which zone a caller is, or refuses it. Given by the program, which knows tokens and certificates.
+pub type Authorize = Arc<dyn Fn(Caller<'_>) -> Result<ZoneName, tonic::Status> + Send + Sync>;
 
 /// A message of a zone may be this large when it is unpacked. Kuma's own limit applies to the packed form, so a message
 /// of it can be larger than its 10 MiB.
@@ -111,6 +122,7 @@ struct Shared {
     shelf: Arc<Shelf>,
     zones: Zones,
     turns: turns::Turns,
+    members: members::Members,
     admin: AdminStreams,
     metrics: KdsMetrics,
     /// Noted by [`Kds::keep_insights`].
@@ -143,6 +155,7 @@ impl Kds {
             shelf,
             zones,
             turns: turns::Turns::default(),
+            members: members::Members::default(),
             admin: AdminStreams::default(),
             metrics: KdsMetrics::register(registry),
             commit_times: CommitTimes::default(),
@@ -174,15 +187,12 @@ impl Kds {
             .into_axum_router()
     }
 
-    /// Keeps the zones' insights in the store and notes when revisions were committed, until `stop`. Without it
-    /// everything else works.
+    /// Keeps the zones' insights in the store, notes when revisions were committed, and forgets zones that were deleted,
+    /// until `stop`. Without it everything else works.
     ///
     /// # Errors
     /// The store was closed.
-    pub async fn keep_insights(
-        self,
-        stop: CancellationToken,
-    ) -> Result<(), zonal_store::StoreError> {
+    pub async fn keep_insights(self, stop: CancellationToken) -> Result<(), StoreError> {
         let clock = Arc::clone(&self.shared.clock);
         let noting = self.shared.commit_times.clone().follow(
             Arc::clone(&self.shared.store),
@@ -191,6 +201,7 @@ impl Kds {
         tokio::select! {
             kept = insight::keep(&self.shared, &stop) => kept,
             () = noting => Ok(()),
+            forgotten = forget_removed(&self.shared) => forgotten,
         }
     }
 
@@ -216,11 +227,44 @@ impl Kds {
             .await
     }
 
+    /// Who speaks for a zone now, in a sentence, if that is somebody with another store.
+    #[must_use]
+    pub fn speaks_elsewhere(&self, zone: &str, store: &str) -> Option<String> {
+        let speaker = members::Speaker {
+            store: Some(store.into()),
+            ..members::Speaker::default()
+        };
+        let taken = self.shared.members.check(&zone.into(), &speaker).err()?;
+        Some(taken.to_string())
+    }
+
     /// Where a zone stands now.
     #[must_use]
     pub fn standing(&self, zone: &str) -> Standing {
         self.shared
             .zones
             .standing(zone, self.shared.store.snapshot().revision())
+    }
+}
+
+/// Forgets what was known about zones whose record is gone.
+async fn forget_removed(shared: &Shared) -> Result<(), StoreError> {
+    let mut watch = shared.store.watch();
+    loop {
+        let changes = watch.next().await.map_err(|_closed| StoreError::Closed)?;
+        if changes.to.same_kind(Kind::Zone, &changes.from) {
+            continue;
+        }
+        for change in changes.to.changes_of_kind_since(Kind::Zone, &changes.from) {
+            let zone = &*change.key.name;
+            let is_gone = || {
+                let key = Key::global(Kind::Zone, zone);
+                shared.store.snapshot().get(&key).is_none()
+            };
+            if change.old.is_some() && shared.zones.forget_if(zone, is_gone) {
+                info!(zone, "a zone was deleted");
+                shared.metrics.forget(zone);
+            }
+        }
     }
 }

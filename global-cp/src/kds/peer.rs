@@ -1,11 +1,14 @@
 //! What a caller's metadata say about it.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use kds_proto::envoy::config::core::v3::Node;
 use serde_json::Value;
 use tonic::metadata::MetadataMap;
 use zonal_federation::Features;
+
+use super::members::Speaker;
 
 /// The zone at the other end of a stream.
 #[derive(Clone, Debug)]
@@ -18,14 +21,19 @@ pub(super) struct Peer {
     /// Names the connection, so that its streams can be put together; only our zones say it.
     pub(super) session: Option<String>,
     pub(super) token_given: bool,
+    /// Which of the zone's control planes it is.
+    pub(super) speaker: Speaker,
 }
 
 /// Names a connection's streams.
 const SESSION: &str = "zonal-session";
 const FEATURES: &str = "features";
+/// The life of the zone's store, and the replica; only our zones say them.
+const STORE: &str = "zonal-store";
+const INSTANCE: &str = "zonal-instance";
 
 impl Peer {
-    pub(super) fn new(zone: Arc<str>, metadata: &MetadataMap) -> Self {
+    pub(super) fn new(zone: Arc<str>, metadata: &MetadataMap, address: Option<SocketAddr>) -> Self {
         // One entry per feature; a proxy in between may have folded them into one.
         let features: Vec<&str> = metadata
             .get_all(FEATURES)
@@ -34,13 +42,19 @@ impl Peer {
             .flat_map(|value| value.split(','))
             .map(str::trim)
             .collect();
-        let session = metadata.get(SESSION).and_then(|value| value.to_str().ok());
+        let text = |name| metadata.get(name).and_then(|value| value.to_str().ok());
+        let session = text(SESSION);
         Self {
             zone,
             hashes_names: features.contains(&"hash-suffix"),
             ours: Features::parse(features.iter().copied()).ours,
             session: session.map(str::to_owned),
             token_given: metadata.contains_key("authorization"),
+            speaker: Speaker {
+                store: text(STORE).map(Into::into),
+                instance: text(INSTANCE).map(Into::into),
+                address,
+            },
         }
     }
 }

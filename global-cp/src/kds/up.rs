@@ -9,12 +9,10 @@ use tracing::{debug, info, warn};
 use zonal_delta::wire as delta_wire;
 use zonal_federation::Features;
 use zonal_kds::{From, Kept, Pending, Subscriber, keep};
-use zonal_model::{Key, Kind};
-use zonal_store::Snapshot;
 
 use super::down::stopping;
 use super::peer::{NodeFacts, Peer};
-use super::service::{Outbox, ensure_zone};
+use super::service::{Outbox, Record, ensure_zone};
 use super::zones::StreamKind;
 use super::{Settings, Shared};
 
@@ -25,7 +23,7 @@ pub(super) async fn run(
     outbox: Outbox<DeltaDiscoveryRequest>,
 ) {
     let ended = match ensure_zone(&shared, &peer.zone).await {
-        Ok(()) => serve(&shared, &peer, &mut incoming, &outbox).await,
+        Ok(record) => serve(&shared, &peer, record, &mut incoming, &outbox).await,
         Err(status) => Err(status),
     };
     // Never an orderly end: a zone of Kuma takes that for "nothing more to sync" and falls silent.
@@ -39,6 +37,7 @@ pub(super) async fn run(
 async fn serve(
     shared: &Shared,
     peer: &Peer,
+    record: Record,
     incoming: &mut Streaming<DeltaDiscoveryResponse>,
     outbox: &Outbox<DeltaDiscoveryRequest>,
 ) -> Result<(), Status> {
@@ -61,8 +60,8 @@ async fn serve(
     };
     let mut waiting = None;
     let mut introduced = false;
-    let zone = Key::global(Kind::Zone, &*peer.zone);
     let mut watch = shared.store.watch();
+    record.check(watch.seen(), &peer.zone)?;
     loop {
         if waiting.is_none() {
             waiting = subscriber.poll_request();
@@ -82,14 +81,7 @@ async fn serve(
             }
             changes = watch.next() => {
                 let changes = changes.map_err(|_closed| stopping())?;
-                // Another stream may have made the record anew meanwhile: then it is not the same any more.
-                let made = |snapshot: &Snapshot| snapshot.get(&zone).map(|record| record.created);
-                let was = made(&changes.from);
-                if was.is_some() && made(&changes.to) != was {
-                    // Everything it brought went with it. On a new stream it is told that nothing is here, and brings
-                    // it again; on this one it would think that all is well.
-                    return Err(Status::unavailable("the zone was deleted; connect again"));
-                }
+                record.check(&changes.to, &peer.zone)?;
             }
             message = incoming.message() => {
                 let Some(message) = message? else { return Ok(()) };

@@ -173,11 +173,27 @@ impl Zones {
         self.inner.insights.subscribe()
     }
 
+    /// A zone was deleted: nothing is known about it any more, its open streams included. `is_gone` is asked while no
+    /// stream can come: a zone that was made again meanwhile stays.
+    pub(super) fn forget_if(&self, zone: &str, is_gone: impl FnOnce() -> bool) -> bool {
+        let mut zones = self.inner.zones.lock();
+        let gone = is_gone();
+        if gone {
+            zones.remove(zone);
+        }
+        drop(zones);
+        self.wake();
+        gone
+    }
+
     /// A stream is open.
     pub(super) fn connect(&self, peer: &Peer, kind: StreamKind, facts: &NodeFacts) -> Connection {
         let now = self.inner.clock.wall();
         let id = uuid::Uuid::new_v4().to_string();
         let session = self.session(peer);
+        let mut zones = self.inner.zones.lock();
+        zones.entry(Arc::clone(&peer.zone)).or_default();
+        drop(zones);
         self.change(&peer.zone, |zone| {
             let instance = &self.inner.instance_id;
             zone.insight.stream_opened(kind, instance, now);
@@ -244,7 +260,13 @@ impl Zones {
 
     pub(super) fn healthy(&self, zone: &Arc<str>) {
         let now = self.inner.clock.wall();
-        self.change(zone, |zone| zone.insight.healthy(now));
+        let mut zones = self.inner.zones.lock();
+        zones
+            .entry(Arc::clone(zone))
+            .or_default()
+            .insight
+            .healthy(now);
+        drop(zones);
         self.wake();
     }
 
@@ -388,8 +410,11 @@ impl Zones {
         self.change(zone, |zone| zone.insight.mark_due());
     }
 
-    fn change(&self, zone: &Arc<str>, change: impl FnOnce(&mut Zone)) {
-        change(self.inner.zones.lock().entry(Arc::clone(zone)).or_default());
+    /// Nothing happens to a zone that was forgotten: its last streams end by themselves.
+    fn change(&self, zone: &str, change: impl FnOnce(&mut Zone)) {
+        if let Some(zone) = self.inner.zones.lock().get_mut(zone) {
+            change(zone);
+        }
     }
 
     fn wake(&self) {

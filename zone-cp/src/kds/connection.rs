@@ -9,7 +9,7 @@ use kds_proto::zonal::federation::v1::federation_client::FederationClient;
 use tonic::codec::CompressionEncoding;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::Channel;
-use tonic::{Request, Status};
+use tonic::{Code, Request, Status};
 use zonal_federation::Features;
 use zonal_kds::Subscriber;
 
@@ -65,6 +65,19 @@ pub enum ConnectionError {
 }
 
 impl ConnectionError {
+    /// What global said when it did not let the zone in; `None` for what may pass by itself.
+    pub(super) fn refusal(&self) -> Option<&str> {
+        match self {
+            Self::Stream { status, .. } => match status.code() {
+                Code::FailedPrecondition | Code::Unauthenticated | Code::PermissionDenied => {
+                    Some(status.message())
+                }
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
     pub(super) fn stream(stream: &'static str) -> impl Fn(Status) -> Self {
         move |status| Self::Stream {
             stream,
@@ -124,9 +137,14 @@ impl Connection {
 
     async fn link(&self) -> Result<Link, ConnectionError> {
         let settings = &self.shared.settings;
+        let shown = settings
+            .certificate
+            .as_ref()
+            .and_then(|certificate| certificate());
         let channel = dial(
             &settings.global,
             &settings.trust,
+            shown.as_ref(),
             &settings.software_version,
         )
         .await
@@ -147,6 +165,11 @@ impl Connection {
             channel,
             zone: text(&settings.zone, "the zone's name")?,
             version: text(&settings.software_version, "the version")?,
+            store: text(
+                self.shared.store.snapshot().epoch().as_str(),
+                "the store's epoch",
+            )?,
+            instance: text(&settings.instance_id, "the instance's name")?,
             session: text(&uuid::Uuid::new_v4().to_string(), "the session")?,
             authorization,
         })
@@ -165,6 +188,8 @@ pub(super) struct Link {
     channel: Channel,
     zone: MetadataValue<Ascii>,
     version: MetadataValue<Ascii>,
+    store: MetadataValue<Ascii>,
+    instance: MetadataValue<Ascii>,
     session: MetadataValue<Ascii>,
     authorization: Option<MetadataValue<Ascii>>,
 }
@@ -202,6 +227,8 @@ impl Link {
             metadata.append("features", MetadataValue::from_static(feature));
         }
         metadata.insert("zonal-session", self.session.clone());
+        metadata.insert("zonal-store", self.store.clone());
+        metadata.insert("zonal-instance", self.instance.clone());
         if let Some(authorization) = &self.authorization {
             metadata.insert("authorization", authorization.clone());
         }

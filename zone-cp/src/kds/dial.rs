@@ -10,7 +10,7 @@ use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint, Uri};
-use zonal_process::tls::{Trust, client_config};
+use zonal_process::tls::{ClientCertificate, Trust, client_config_showing};
 
 /// Where global is: `grpcs://host:port`, or `grpc://host:port` without TLS.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +45,14 @@ impl FromStr for GlobalAddress {
             Some("grpcs" | "grpc") => Self::try_from(&uri),
             _ => Err(error()),
         }
+    }
+}
+
+impl GlobalAddress {
+    /// The same place for plain requests.
+    pub(crate) fn https(&self) -> String {
+        let scheme = if self.tls { "https" } else { "http" };
+        format!("{scheme}://{}:{}", self.host, self.port)
     }
 }
 
@@ -89,6 +97,7 @@ const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(15);
 pub(super) async fn dial(
     address: &GlobalAddress,
     trust: &Trust,
+    shown: Option<&ClientCertificate>,
     software_version: &str,
 ) -> Result<Channel, String> {
     let GlobalAddress { tls, host, port } = address;
@@ -105,7 +114,7 @@ pub(super) async fn dial(
     if !tls {
         return endpoint.connect().await.map_err(|error| words(&error));
     }
-    let config = client_config(trust, &["h2"]).map_err(|error| error.to_string())?;
+    let config = client_config_showing(trust, &["h2"], shown).map_err(|error| error.to_string())?;
     let connector = TlsConnector::from(Arc::new(config));
     let name = host
         .trim_start_matches('[')

@@ -43,6 +43,7 @@ pub(super) async fn run(
     shared.progress.send_modify(|progress| {
         progress.connected = true;
         progress.away_since = None;
+        progress.refused = None;
     });
     info!(global = %shared.settings.global, "connected with the global control plane");
     insight::connected(shared).await;

@@ -30,7 +30,7 @@ use tracing::{info, warn};
 use zonal_delta::Nonce;
 use zonal_federation::{Border, Encodings};
 use zonal_model::ZoneName;
-use zonal_process::tls::Trust;
+use zonal_process::tls::{ClientCertificate, Trust};
 use zonal_process::{Backoff, BackoffPolicy, CancellationToken, Clock};
 use zonal_store::{Epoch, Revision, Store};
 
@@ -52,6 +52,8 @@ pub struct Settings {
     pub trust: Trust,
     /// Gives the zone token anew for each connection, so that a replaced token file is picked up.
     pub token: Option<Arc<dyn Fn() -> Option<String> + Send + Sync>>,
+    /// Gives the zone's certificate anew for each connection, so that a renewed one is shown.
+    pub certificate: Option<Arc<dyn Fn() -> Option<ClientCertificate> + Send + Sync>>,
     /// The replica, as global and people see it.
     pub instance_id: String,
     /// Version of the software.
@@ -76,6 +78,7 @@ impl Settings {
             global,
             trust,
             token: None,
+            certificate: None,
             instance_id: "zone".to_owned(),
             software_version: env!("CARGO_PKG_VERSION").to_owned(),
             config: r#"{"environment":"universal","mode":"zone","store":{"type":"memory"}}"#
@@ -106,6 +109,8 @@ pub struct GlobalProgress {
     pub held: Option<HeldRevision>,
     /// When the connection was last lost, while it is.
     pub away_since: Option<Timestamp>,
+    /// Why global does not let the zone in, in its own words, while it does not.
+    pub refused: Option<String>,
 }
 
 /// A revision of global that is kept here.
@@ -221,9 +226,11 @@ pub async fn run(
         };
         earlier = connection.into_subscriber();
         let now = shared.clock.wall();
+        let refused = error.as_ref().and_then(ConnectionError::refusal);
         shared.progress.send_modify(|progress| {
             progress.connected = false;
             progress.away_since.get_or_insert(now);
+            progress.refused = refused.map(str::to_owned);
         });
         insight::disconnected(&shared).await;
         let Some(error) = error else { return };

@@ -29,6 +29,10 @@ impl Drop for Global {
 impl Global {
     /// The zone `east` joins without a token.
     pub async fn start() -> Self {
+        Self::start_with(false, |_| {}).await
+    }
+
+    pub async fn start_with(tls: bool, change: impl FnOnce(&mut Config)) -> Self {
         let work_dir = tempfile::tempdir().unwrap();
         let raw = json!({
             "general": { "workDir": work_dir.path() },
@@ -41,12 +45,13 @@ impl Global {
             "multizone": { "global": { "kds": {
                 "interface": "127.0.0.1",
                 "grpcPort": 0,
-                "tlsEnabled": false,
+                "tlsEnabled": tls,
                 "zonesWithoutToken": ["east"],
             }}},
         });
         let raw = serde_json::from_value(raw).unwrap();
-        let config = Config::from_raw(&raw).unwrap();
+        let mut config = Config::from_raw(&raw).unwrap();
+        change(&mut config);
         let listeners = Listeners::bind(&config).await.unwrap();
         let rest = listeners.rest.http.as_ref().unwrap().local_addr().unwrap();
         let kds = listeners.kds.local_addr().unwrap();
@@ -72,6 +77,26 @@ impl Global {
             stop,
             _work_dir: work_dir,
         }
+    }
+
+    /// Asks something else than `GET`.
+    pub async fn ask(&self, method: http::Method, path: &str, body: &Value) -> (StatusCode, Value) {
+        let url = format!("http://{}{path}", self.rest);
+        let answer = self
+            .http
+            .request(method, url)
+            .json(body)
+            .send()
+            .await
+            .unwrap();
+        (answer.status(), answer.json().await.unwrap_or(Value::Null))
+    }
+
+    /// Asks at the port for zones, over TLS and without a certificate.
+    pub async fn ask_as_stranger(&self, path: &str, body: &Value) -> (StatusCode, Value) {
+        let url = format!("https://{}{path}", self.kds);
+        let answer = self.http.post(url).json(body).send().await.unwrap();
+        (answer.status(), answer.json().await.unwrap_or(Value::Null))
     }
 
     pub async fn get(&self, path: &str) -> (StatusCode, Value) {

@@ -9,6 +9,7 @@
 )]
 
 mod global;
+mod joining;
 mod proxy;
 mod zone;
 

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use zonal_control_plane::Configuration as _;
 use zonal_process::net::Dialer;
 use zonal_process::tls::{Trust, client_config};
-use zonal_process::{CancellationToken, RealClock, Spawner};
+use zonal_process::{CancellationToken, RealClock};
 use zone_cp::{Config, Listeners, run};
 
 /// How long a condition may take on a slow machine before a test gives up on it.
@@ -24,7 +24,8 @@ pub struct Zone {
     /// Otherwise its proxies need no token: only global could issue one.
     pub is_alone: bool,
     stop: CancellationToken,
-    _work_dir: TempDir,
+    running: tokio::task::JoinHandle<anyhow::Result<()>>,
+    work_dir: Option<TempDir>,
 }
 
 impl Drop for Zone {
@@ -49,19 +50,32 @@ impl Zone {
 
     async fn start_at(global: Option<SocketAddr>, change: impl FnOnce(&mut Config)) -> Self {
         let work_dir = tempfile::tempdir().unwrap();
+        let global = global.map(|global| format!("grpc://{global}"));
+        let zone = json!({ "name": "east", "globalAddress": global });
+        Self::start_in(work_dir, "memory", zone, change)
+            .await
+            .unwrap()
+    }
+
+    /// Starts in a work folder, with a kind of store and `multizone.zone` of the test's own.
+    pub async fn start_in(
+        work_dir: TempDir,
+        store: &str,
+        zone: Value,
+        change: impl FnOnce(&mut Config),
+    ) -> anyhow::Result<Self> {
         let loopback = json!({ "interface": "127.0.0.1", "port": 0 });
-        let authentication = if global.is_some() { "none" } else { "dpToken" };
+        let is_alone = zone["globalAddress"].is_null() && zone["joinToken"].is_null();
+        let authentication = if is_alone { "dpToken" } else { "none" };
         let mut dp_server = loopback.clone();
         dp_server["authn"] = json!({ "dpProxy": { "type": authentication } });
-        let global = global.map(|global| format!("grpc://{global}"));
-        let is_alone = global.is_none();
         let raw = json!({
             "general": { "workDir": work_dir.path() },
-            "store": { "type": "memory" },
+            "store": { "type": store },
             "apiServer": { "http": loopback, "https": { "enabled": false } },
             "diagnostics": { "interface": "127.0.0.1", "serverPort": 0 },
             "dpServer": dp_server,
-            "multizone": { "zone": { "name": "east", "globalAddress": global } },
+            "multizone": { "zone": zone },
         });
         let raw = serde_json::from_value(raw).unwrap();
         let mut config = Config::from_raw(&raw).unwrap();
@@ -80,7 +94,7 @@ impl Zone {
             RealClock::shared(),
             stop.clone(),
         );
-        Spawner::detached(stop.clone()).spawn("zone", async move { work.await.unwrap() });
+        let mut running = tokio::spawn(work);
         // The listener is bound already, so a request waits until it is served.
         let plain = reqwest::Client::builder().no_proxy();
         let provider = client_config(&Trust::Anyone, &[]).unwrap();
@@ -91,7 +105,13 @@ impl Zone {
                 tokio::task::yield_now().await;
             }
         };
-        tokio::time::timeout(PATIENCE, ready).await.unwrap();
+        tokio::select! {
+            ended = &mut running => {
+                ended.unwrap()?;
+                anyhow::bail!("it ended");
+            }
+            ready = tokio::time::timeout(PATIENCE, ready) => ready.unwrap(),
+        }
         let tls = client_config(&trust, &["h2", "http/1.1"]).unwrap();
         let http = reqwest::Client::builder()
             .tls_backend_preconfigured(tls)
@@ -99,7 +119,7 @@ impl Zone {
             .timeout(PATIENCE * 2)
             .build()
             .unwrap();
-        Self {
+        Ok(Self {
             proxies,
             rest,
             diagnostics,
@@ -107,8 +127,21 @@ impl Zone {
             trust,
             is_alone,
             stop,
-            _work_dir: work_dir,
-        }
+            running,
+            work_dir: Some(work_dir),
+        })
+    }
+
+    /// Where it keeps what is its own.
+    pub fn work_dir(&self) -> &std::path::Path {
+        self.work_dir.as_ref().unwrap().path()
+    }
+
+    /// Ends it and gives back its work folder.
+    pub async fn stop(mut self) -> TempDir {
+        self.stop.cancel();
+        (&mut self.running).await.unwrap().unwrap();
+        self.work_dir.take().unwrap()
     }
 
     pub fn dialer(&self) -> Dialer {

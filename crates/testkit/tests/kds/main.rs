@@ -8,6 +8,7 @@
 #![allow(clippy::print_stdout, reason = "suites print their counts")]
 
 mod kuma;
+mod life;
 
 use std::sync::Arc;
 
@@ -469,7 +470,8 @@ async fn a_newer_stream_of_a_zone_keeps_getting_changes_when_the_older_ends() {
             .ok_or_else(|| "no mesh".to_owned())
     })
     .await;
-    let second = Zone::join("east", store(), global.addr).await;
+    // A replica: another control plane over the same store.
+    let second = Zone::join("east", Arc::clone(&first.store), global.addr).await;
     until(&second.store, |s| {
         s.get(&Key::global(Kind::Mesh, "default"))
             .map(|_| ())
