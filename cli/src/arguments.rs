@@ -84,6 +84,8 @@ pub enum Command {
     Inspect(Inspect),
     /// Waits until a revision is in use.
     Wait(Wait),
+    /// Lets zones in and out of the federation.
+    Zone(Zone),
     /// Issues a token.
     Token(Token),
     /// Manages named connections.
@@ -235,6 +237,56 @@ pub struct Wait {
     /// How long to wait.
     #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = duration)]
     pub timeout: Duration,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+#[derive(Debug, Args)]
+pub struct Zone {
+    #[command(subcommand)]
+    pub action: ZoneAction,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ZoneAction {
+    /// Makes the record of a zone; one that was deleted may then come back.
+    Create(ZoneChange),
+    /// Prints the one command that starts a new zone and lets it join; what it has is good once.
+    JoinToken(ZoneJoinToken),
+    /// Takes what the zone offers away from the other zones; it stays connected and goes on alone.
+    Disable(ZoneChange),
+    /// Gives the other zones again what the zone offers.
+    Enable(ZoneChange),
+    /// Has callers in other zones leave the zone, so that it can be stopped; its services stay known.
+    Drain(ZoneChange),
+    /// Lets callers in other zones come again.
+    Undrain(ZoneChange),
+    /// Removes a zone with everything it sent, connected or not; it stays out until it is created again.
+    Delete(ZoneChange),
+}
+
+#[derive(Debug, Args)]
+pub struct ZoneJoinToken {
+    /// Name of the zone.
+    #[arg(value_name = "ZONE")]
+    pub name: String,
+    /// How long it may wait to be used, e.g. `30m` or `2d` [default: the control plane's, 1h].
+    #[arg(long, alias = "ttl", value_name = "DURATION", value_parser = long_duration)]
+    pub valid_for: Option<Duration>,
+    /// Where the zone finds global [default: the host of `--address`, and global's port for zones].
+    #[arg(long, value_name = "HOST[:PORT]")]
+    pub global: Option<String>,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+#[derive(Debug, Args)]
+pub struct ZoneChange {
+    /// Name of the zone.
+    #[arg(value_name = "ZONE")]
+    pub name: String,
+    #[command(flatten)]
+    pub waiting: Waiting,
     #[command(flatten)]
     pub output: Output,
 }

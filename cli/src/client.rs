@@ -4,7 +4,9 @@ use std::error::Error;
 use std::io;
 use std::time::Duration;
 
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
+use reqwest::header::{
+    AUTHORIZATION, ETAG, HeaderMap, HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH,
+};
 use reqwest::{Method, redirect};
 use serde_json::Value;
 use zonal_process::tls::client_config;
@@ -37,6 +39,7 @@ pub(crate) struct Call<'a> {
     query: Vec<(&'a str, String)>,
     body: Option<&'a Value>,
     timeout: Duration,
+    condition: Option<(HeaderName, &'a str)>,
 }
 
 /// What came back, whatever its status.
@@ -46,6 +49,8 @@ pub(crate) struct Answer {
     pub text: String,
     /// The revision of what was written or shown; `None` from a control plane that has none.
     pub revision: Option<u64>,
+    /// The version of the one resource that was shown.
+    pub etag: Option<String>,
 }
 
 impl<'a> Call<'a> {
@@ -56,6 +61,7 @@ impl<'a> Call<'a> {
             query: Vec::new(),
             body: None,
             timeout: ANSWER_TIMEOUT,
+            condition: None,
         }
     }
 
@@ -70,6 +76,18 @@ impl<'a> Call<'a> {
 
     pub(crate) fn body(mut self, body: &'a Value) -> Self {
         self.body = Some(body);
+        self
+    }
+
+    /// Only if the resource is as it was when it had this tag.
+    pub(crate) fn only_if(mut self, etag: &'a str) -> Self {
+        self.condition = Some((IF_MATCH, etag));
+        self
+    }
+
+    /// Only if there is none.
+    pub(crate) fn only_if_absent(mut self) -> Self {
+        self.condition = Some((IF_NONE_MATCH, "*"));
         self
     }
 
@@ -141,6 +159,9 @@ impl Client {
         if let Some(body) = call.body {
             request = request.json(body);
         }
+        if let Some((name, value)) = call.condition {
+            request = request.header(name, value);
+        }
         let mut response = request
             .send()
             .await
@@ -150,6 +171,11 @@ impl Client {
             .get(REVISION_HEADER)
             .and_then(|value| value.to_str().ok())
             .and_then(|text| text.parse().ok());
+        let etag = response
+            .headers()
+            .get(ETAG)
+            .and_then(|value| value.to_str().ok())
+            .map(str::to_owned);
         let status = response.status().as_u16();
         let mut bytes = Vec::new();
         while let Some(chunk) = response
@@ -170,6 +196,7 @@ impl Client {
             status,
             text,
             revision,
+            etag,
         })
     }
 
@@ -397,6 +424,7 @@ mod tests {
             status,
             text: text.to_owned(),
             revision: None,
+            etag: None,
         };
         assert_eq!(answer.problem().to_string(), want);
     }

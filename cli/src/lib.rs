@@ -30,6 +30,7 @@ mod table;
 mod token;
 mod version;
 mod wait;
+mod zone;
 
 use std::ffi::OsString;
 
@@ -80,6 +81,7 @@ async fn execute(
         Command::Delete(options) => delete::run(&options, &connect()?, terminal).await,
         Command::Inspect(options) => inspect::run(&options, &connect()?, terminal).await,
         Command::Wait(options) => wait::run(&options, &connect()?.client()?, terminal).await,
+        Command::Zone(options) => zone::run(&options, &connect()?, terminal).await,
         Command::Token(options) => token::run(&options, &connect()?, terminal).await,
         Command::Context(options) => context::run(options, &connection, environment, terminal),
         Command::Version(options) => version::run(options, connect(), terminal).await,

@@ -79,7 +79,7 @@ fn request(whose: &Whose, mesh: impl Fn(Option<&str>) -> String) -> (&'static st
 }
 
 /// As the API reads durations; empty for its own default.
-fn validity(valid_for: Option<Duration>) -> String {
+pub(crate) fn validity(valid_for: Option<Duration>) -> String {
     valid_for
         .map(|valid_for| format!("{}s", valid_for.as_secs()))
         .unwrap_or_default()

@@ -632,3 +632,51 @@ async fn another_makes_control_plane_takes_one_resource_at_a_time() {
     stop.cancel();
     serving.await.unwrap();
 }
+
+#[tokio::test]
+async fn a_zone_is_made_switched_off_and_on_drained_and_removed() {
+    let server = Server::start().await;
+    let said = server.run("zone create east").await.is(Exit::Done);
+    assert!(
+        said.output.starts_with("created     Zone east\n"),
+        "{said:?}"
+    );
+    let again = server.run("zone create east").await.is(Exit::Failed);
+    assert!(
+        again.errors.contains("zone `east` exists already"),
+        "{again:?}"
+    );
+
+    let record = async || {
+        server
+            .run("get zone east -o json")
+            .await
+            .is(Exit::Done)
+            .json()
+    };
+    server.run("zone disable east").await.is(Exit::Done);
+    assert_eq!(record().await["enabled"], false);
+    let same = server.run("zone disable east -o json").await.is(Exit::Done);
+    assert_eq!(same.json()["resources"][0]["outcome"], "unchanged");
+    let shown = server.run("inspect zones").await.is(Exit::Done).output;
+    assert!(shown.contains("offline, disabled"), "{shown}");
+    server.run("zone enable east").await.is(Exit::Done);
+    assert_eq!(record().await["enabled"], true);
+
+    let drained = server.run("zone drain east -o json").await.is(Exit::Done);
+    assert_eq!(drained.json()["resources"][0]["outcome"], "drained");
+    assert!(drained.json()["revision"].is_u64(), "{drained:?}");
+    assert_eq!(record().await["labels"]["zonal.io/drained"], "true");
+    let shown = server.run("inspect zones").await.is(Exit::Done).output;
+    assert!(shown.contains("offline, drained"), "{shown}");
+    server.run("zone undrain east").await.is(Exit::Done);
+    assert_eq!(record().await["labels"]["zonal.io/drained"], Value::Null);
+
+    server.run("zone delete east").await.is(Exit::Done);
+    for action in ["delete", "disable", "drain"] {
+        let said = server.run(&format!("zone {action} east")).await;
+        let said = said.is(Exit::Failed);
+        assert!(said.errors.contains("there is no zone `east`"), "{said:?}");
+    }
+    server.stop().await;
+}

@@ -7,6 +7,8 @@ use super::{Column, Shown, at, subscription};
 use crate::client::{Call, Client};
 use crate::failure::Failure;
 
+const DRAINED: &str = zonal_model::labels::DRAINED;
+
 pub(super) const COLUMNS: &[Column] = &[
     Column::new("NAME", "name"),
     Column::new("STATE", "state"),
@@ -69,8 +71,13 @@ fn row(overview: &Value, now: Timestamp) -> Value {
         (None, Some((_, false))) => (json!("offline"), at(last, "/disconnectTime")),
         (None, None) => (json!("offline"), Value::Null),
     };
+    let offline = state == "offline";
+    let state = match share(overview) {
+        Some(share) => json!(format!("{}, {share}", state.as_str().unwrap_or_default())),
+        None => state,
+    };
     let stale = match at(sync, "/staleSeconds") {
-        Value::Null if state == "offline" => seconds_since(&since, now),
+        Value::Null if offline => seconds_since(&since, now),
         told => told,
     };
     json!({
@@ -88,6 +95,18 @@ fn row(overview: &Value, now: Timestamp) -> Value {
         "lastUpdateTime": at(last, "/status/lastUpdateTime"),
         "enabled": overview.pointer("/zone/enabled").and_then(Value::as_bool).unwrap_or(true),
     })
+}
+
+/// What the others do not get of it.
+fn share(overview: &Value) -> Option<&'static str> {
+    let drained = |labels: &Value| labels.get(DRAINED).and_then(Value::as_str) == Some("true");
+    if overview.pointer("/zone/enabled").and_then(Value::as_bool) == Some(false) {
+        Some("disabled")
+    } else if overview.get("labels").is_some_and(drained) {
+        Some("drained")
+    } else {
+        None
+    }
 }
 
 fn seconds_since(then: &Value, now: Timestamp) -> Value {
@@ -152,5 +171,9 @@ mod tests {
         let ended = json!({"disconnectTime": "2026-01-09T23:59:30Z"});
         check(&subscription(ended), "west offline 30s - - 30s - -");
         check(&json!({"name": "new"}), "new offline - - - - - -");
+        let disabled = json!({"name": "new", "zone": {"enabled": false}});
+        check(&disabled, "new offline, disabled - - - - - -");
+        let drained = json!({"name": "new", "labels": {DRAINED: "true"}, "zone": {}});
+        check(&drained, "new offline, drained - - - - - -");
     }
 }
