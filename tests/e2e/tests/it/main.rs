@@ -13,3 +13,4 @@ mod refusals;
 mod sidecars;
 mod stage;
 mod whole_story;
+mod zone_life;
