@@ -22,7 +22,7 @@ use zonal_cli::{Environment, Exit, Terminal};
 use zonal_model::Mode;
 use zonal_process::tls::{self, ServerIdentity};
 use zonal_process::{CancellationToken, RealClock, net};
-use zonal_rest::{Receipt, Receipts, RestState, ZoneReceipt, ZoneReceiptState, router};
+use zonal_rest::{Receipt, Receipts, RestState, ZoneReceipt, ZoneReceiptState, router_with};
 use zonal_store::{MemoryStore, Revision};
 
 /// Receipts that the test makes up.
@@ -80,6 +80,18 @@ impl Receipts for MadeUp {
     }
 }
 
+/// Answers what was asked for a join token, as global does.
+fn for_zones() -> axum::Router {
+    let issue = axum::routing::post(async |axum::Json(asked): axum::Json<Value>| {
+        axum::Json(json!({
+            "zone": asked["zone"], "token": "zonal-join-abc", "expires": "2026-01-01T01:00:00Z",
+            "global": format!("grpcs://{}:5685", asked["global"].as_str().unwrap()),
+            "fingerprint": "sha256:00", "validFor": asked["validFor"],
+        }))
+    });
+    axum::Router::new().route("/tokens/zone-join", issue)
+}
+
 /// A control plane of the test's own.
 struct Server {
     folder: TempDir,
@@ -109,7 +121,7 @@ impl Server {
         let serve = net::serve(
             listener,
             Some(identity.server_config().unwrap()),
-            router(state),
+            router_with(state, for_zones()),
             net::Limits::default(),
             stop.clone(),
         );
@@ -678,5 +690,31 @@ async fn a_zone_is_made_switched_off_and_on_drained_and_removed() {
         let said = said.is(Exit::Failed);
         assert!(said.errors.contains("there is no zone `east`"), "{said:?}");
     }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_join_token_is_one_command() {
+    let server = Server::start().await;
+    let said = server.run("zone join-token east").await.is(Exit::Done);
+    assert_eq!(
+        said.output,
+        "ZONAL_MULTIZONE_ZONE_JOIN_TOKEN=zonal-join-abc zone-cp\n"
+    );
+    // The server of this test is on loopback, where no other machine finds it.
+    for part in [
+        "good once, until 2026-01-01T01:00:00Z; zone `east` will look for global at grpcs://127.0.0.1:5685",
+        "that is this machine only",
+    ] {
+        assert!(said.errors.contains(part), "{said:?}");
+    }
+    let line = "zone join-token east --ttl 30m --global global.example -o json";
+    let said = server.run(line).await.is(Exit::Done).json();
+    assert_eq!(said["global"], "grpcs://global.example:5685");
+    assert_eq!(said["validFor"], "1800s");
+    assert_eq!(
+        said["command"],
+        "ZONAL_MULTIZONE_ZONE_JOIN_TOKEN=zonal-join-abc zone-cp"
+    );
     server.stop().await;
 }

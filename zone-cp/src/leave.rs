@@ -1,6 +1,6 @@
 //! A zone leaves the federation and goes on alone with what it has.
 
-use zonal_model::{Kind, Resource, labels};
+use zonal_model::{KdsFlags, Kind, Resource, labels};
 use zonal_store::{Batch, Expect, Snapshot};
 
 /// What leaving changes.
@@ -39,7 +39,11 @@ fn adopted(resource: &Resource, zone: &str) -> Resource {
     let mut own = resource.clone();
     let members = &mut own.meta.labels;
     members.insert(labels::ORIGIN.to_owned(), "zone".to_owned());
-    members.insert(labels::ZONE.to_owned(), zone.to_owned());
+    // As on what a zone makes itself: a mesh, for one, names no zone.
+    let kds = resource.key.kind.descriptor().kds;
+    if kds.contains(KdsFlags::PROVIDED_BY_ZONE) {
+        members.insert(labels::ZONE.to_owned(), zone.to_owned());
+    }
     own
 }
 

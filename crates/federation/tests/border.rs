@@ -159,6 +159,8 @@ fn secrets_of_global_alone_stay_there() {
     check("envoy-admin-ca", false);
     check("admin-user-token", false);
     check("inter-cp-ca", false);
+    check("zonal-zone-authority", false);
+    check("zonal-zone-join-0123", false);
     check("user-token-revocations", false);
     check("user-token-signing-key-1", false);
     check("zone-token-revocations", true);
@@ -353,6 +355,22 @@ fn a_first_set_removes_what_it_lacks_and_a_later_one_does_not() {
         (put_names(&plan), removed_names(&plan)),
         (vec!["new"], vec![])
     );
+}
+
+#[test]
+fn a_first_set_without_a_zones_own_mesh_does_not_remove_it() {
+    // Of a zone that was on its own: with a mesh would go everything in it.
+    let own = resource(
+        Kind::Mesh,
+        "shop",
+        &json!({}),
+        &[("kuma.io/origin", "zone")],
+    );
+    let older = resource(Kind::Mesh, "unlabelled", &json!({}), &[]);
+    let copy = resource(Kind::Mesh, "copy", &json!({}), &GLOBAL);
+    let stage = Stage::new([own, older, copy]);
+    let plan = stage.plan(Side::Zone, batch(Kind::Mesh, &[], &[], true));
+    assert_eq!(removed_names(&plan), ["copy"]);
 }
 
 #[test]

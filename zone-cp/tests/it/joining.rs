@@ -206,3 +206,83 @@ async fn a_zone_that_was_deleted_does_not_come_back_with_its_certificate() {
         .unwrap();
     in_sync(&global, "east").await;
 }
+
+fn policy(name: &str, origin: Option<&str>) -> Value {
+    let mut policy = json!({
+        "type": "MeshTimeout", "mesh": "default", "name": name,
+        "spec": {"to": [{"targetRef": {"kind": "Mesh"}, "default": {"connectionTimeout": "3s"}}]},
+    });
+    if let Some(origin) = origin {
+        policy["labels"] = json!({ "kuma.io/origin": origin });
+    }
+    policy
+}
+
+/// The policies whose name begins so, as the control plane lists them.
+fn named<'a>(list: &'a Value, start: &str) -> Vec<&'a Value> {
+    let items = list["items"].as_array().unwrap().iter();
+    items
+        .filter(|item| item["name"].as_str().unwrap().starts_with(start))
+        .collect()
+}
+
+#[tokio::test]
+async fn a_zone_comes_with_what_it_has_and_leaves_with_what_it_got() {
+    const LIST: &str = "/meshes/default/meshtimeouts";
+    let global = Global::start_with(true, |_| {}).await;
+    // Alone: a mesh of its own, a policy of its own.
+    let alone = json!({ "name": "east" });
+    let zone = start(folder(), alone.clone()).await.unwrap();
+    zone.put(&format!("{LIST}/own"), &policy("own", None)).await;
+    let shop = json!({"type": "Mesh", "name": "shop"});
+    zone.put("/meshes/shop", &shop).await;
+
+    // In the federation: both are still there, and go up as far as Kuma's protocol takes them.
+    let token = token(&global, "east").await;
+    let zone = start(zone.stop().await, json!({ "joinToken": token }))
+        .await
+        .unwrap();
+    in_sync(&global, "east").await;
+    global
+        .until(LIST, |_, list| named(list, "own-").len() == 1)
+        .await;
+    for path in [format!("{LIST}/own"), "/meshes/shop".to_owned()] {
+        assert_eq!(zone.get(&path).await.0, StatusCode::OK, "{path}");
+    }
+    let (status, answer) = global
+        .ask(
+            Method::PUT,
+            &format!("{LIST}/theirs"),
+            &policy("theirs", None),
+        )
+        .await;
+    assert_eq!(status, StatusCode::CREATED, "{answer}");
+    zone.until(LIST, |_, list| named(list, "theirs").len() == 1)
+        .await;
+
+    // Alone again: what came from global is the zone's, and can be changed here.
+    let leaving = json!({ "name": "east", "leave": true });
+    let zone = start(zone.stop().await, leaving).await.unwrap();
+    assert!(!zone.work_dir().join("federation.json").exists());
+    let (_, list) = zone.get(LIST).await;
+    let theirs = named(&list, "theirs");
+    assert_eq!(theirs[0]["labels"]["kuma.io/origin"], "zone", "{list}");
+    let path = format!("{LIST}/{}", theirs[0]["name"].as_str().unwrap());
+    let mut changed = theirs[0].clone();
+    changed["spec"]["to"][0]["default"]["connectionTimeout"] = json!("9s");
+    zone.put(&path, &changed).await;
+    zone.put(
+        "/meshes/default",
+        &json!({"type": "Mesh", "name": "default"}),
+    )
+    .await;
+    // Without the setting it stays alone, with all that it has.
+    let zone = start(zone.stop().await, alone).await.unwrap();
+    let (status, kept) = zone.get(&path).await;
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!(
+        kept["spec"]["to"][0]["default"]["connectionTimeout"], "9s",
+        "{kept}"
+    );
+    assert_eq!(zone.get(&format!("{LIST}/own")).await.0, StatusCode::OK);
+}
