@@ -251,14 +251,15 @@ async fn join(
         |Extension(peer)| peer.remote.to_string(),
     );
     let shown = (asked.token_id.as_str(), asked.token_secret.as_str());
+    let refused = |refused: records::Refused| {
+        warn!(zone = asked.zone, address, %refused, "a join token is refused");
+        problem(StatusCode::FORBIDDEN, refused.to_string())
+    };
+    // Before anything that costs more: whoever does not know the secret gets no further.
+    records::known(&joining.store.snapshot(), shown).map_err(refused)?;
     let judge = |key: &str| {
         let snapshot = joining.store.snapshot();
-        records::judge(&snapshot, shown, &asked.zone, key, joining.clock.wall()).map_err(
-            |refused| {
-                warn!(zone = asked.zone, address, %refused, "a join token is refused");
-                problem(StatusCode::FORBIDDEN, refused.to_string())
-            },
-        )
+        records::judge(&snapshot, shown, &asked.zone, key, joining.clock.wall()).map_err(refused)
     };
     let certificate_request = CertificateRequest::parse(&asked.request).map_err(|error| {
         problem(
@@ -270,18 +271,18 @@ async fn join(
     judge(&key)?;
     // The token is good: from here on the caller is somebody to whom people gave it.
     let findings = look(&joining, &asked).await;
-    let refused: Vec<&Finding> = findings
+    let failed: Vec<&Finding> = findings
         .iter()
         .filter(|finding| finding.verdict == Verdict::Refused)
         .collect();
-    if let Some(first) = refused.first() {
+    if let Some(first) = failed.first() {
         warn!(
             zone = asked.zone,
             address,
             reason = first.text,
             "a zone may not join"
         );
-        let violations = refused.iter().map(|finding| Violation {
+        let violations = failed.iter().map(|finding| Violation {
             field: finding.check.to_owned(),
             message: finding.text.clone(),
         });

@@ -104,6 +104,19 @@ pub(super) fn issue(
     (batch.put_if(secret(key, &record), Expect::Absent), expires)
 }
 
+/// What is kept of a token, if the caller knows its secret: one look-up and one digest, whatever is shown.
+pub(super) fn known(
+    snapshot: &Snapshot,
+    (id, secret): (&str, &str),
+) -> Result<(Revision, Record), Refused> {
+    let shown = secret_digest(secret);
+    let stored = snapshot.get(&key(id));
+    let found = stored.and_then(|stored| Some((stored.revision, read(&stored.resource)?)));
+    found
+        .filter(|(_, record)| same_digest(&record.digest, &shown))
+        .ok_or(Refused::Unknown)
+}
+
 /// Whether a token is good for a zone that calls itself `caller` and asks for a certificate for `zone_key`.
 ///
 /// The same key may come again: its first answer may have been lost, and the certificate is of use to nobody else.
@@ -114,13 +127,7 @@ pub(super) fn judge(
     zone_key: &str,
     now: Timestamp,
 ) -> Result<Good, Refused> {
-    let shown = secret_digest(secret);
-    let stored = snapshot.get(&key(id));
-    let found = stored.and_then(|stored| Some((stored.revision, read(&stored.resource)?)));
-    let Some((revision, record)) = found.filter(|(_, record)| same_digest(&record.digest, &shown))
-    else {
-        return Err(Refused::Unknown);
-    };
+    let (revision, record) = known(snapshot, (id, secret))?;
     let zone = record.zone.clone();
     if zone != caller {
         return Err(Refused::OtherName {
