@@ -32,19 +32,18 @@ pub async fn open_store(
 
 /// Makes folder and file for their owner only: the store holds signing keys and those of authorities.
 fn keep_private(path: &Path) -> std::io::Result<()> {
-    use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+    use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
     if let Some(folder) = path.parent() {
         std::fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(folder)?;
     }
-    let file = std::fs::File::options()
-        .create(true)
-        .append(true)
-        .mode(0o600)
-        .open(path)?;
-    file.set_permissions(std::fs::Permissions::from_mode(0o600))
+    // The store makes a new file by itself, so that an empty one is never taken for new.
+    match std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        set => set,
+    }
 }
 
 #[cfg(feature = "etcd")]
@@ -68,9 +67,16 @@ async fn open_etcd(
         prefix: format!("{}/", prefix.trim_end_matches('/')),
         ..zonal_store::EtcdOptions::default()
     };
-    Ok(Arc::new(
-        zonal_store::EtcdStore::connect(options, now).await?,
-    ))
+    let (store, mirror) = zonal_store::EtcdStore::connect(options, now).await?;
+    // While it is away nothing that is written is seen; it ends with the process or with the store.
+    let stop = spawner.stop();
+    spawner.spawn("etcd mirror", async move {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = mirror.run() => {}
+        }
+    });
+    Ok(Arc::new(store))
 }
 
 #[cfg(not(feature = "etcd"))]

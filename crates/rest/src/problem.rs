@@ -208,6 +208,13 @@ impl Problem {
                 tracing::warn!(%error, "a write was refused by the store");
                 Self::unavailable("the store cannot write now; nothing was changed, try again")
             }
+            StoreError::Full { .. } => {
+                tracing::warn!(%error, "a write was refused by the store");
+                Self::unavailable(
+                    "no space left on the disk of this control plane's store: nothing was changed; free some there (the \
+                     control plane's log names the place) and try again; reading goes on meanwhile",
+                )
+            }
             StoreError::Open { .. } => Self::internal("Could not process a resource"),
         }
     }

@@ -11,12 +11,13 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
+use futures::future::BoxFuture;
 use http::Request;
 use serde_json::Value;
 use tower::ServiceExt;
 use zonal_model::{Json, Key, Kind, Mode, Resource};
 use zonal_rest::{RestState, router};
-use zonal_store::{Batch, MemoryStore, Store};
+use zonal_store::{Batch, Committed, MemoryStore, Snapshot, Store, StoreError, Watch};
 
 fn api(mode: Mode, resources: &[Resource]) -> Router {
     let store = Arc::new(MemoryStore::new(Arc::new(|| jiff::Timestamp::UNIX_EPOCH)));
@@ -240,4 +241,42 @@ async fn nothing_is_kept_in_a_mesh_that_goes_meanwhile() {
     let snapshot = store.snapshot();
     assert_eq!(snapshot.count(Kind::Mesh), 0);
     assert_eq!(snapshot.count(Kind::MeshTimeout), 0);
+}
+
+/// Shows what a store in memory has, and has no room for more.
+struct FullStore(MemoryStore);
+
+impl Store for FullStore {
+    fn snapshot(&self) -> Arc<Snapshot> {
+        self.0.snapshot()
+    }
+    fn commit(&self, _batch: Batch) -> BoxFuture<'_, Result<Committed, StoreError>> {
+        let error = StoreError::Full {
+            place: "`/somewhere/store.redb`".to_owned(),
+            problem: "No space left on device (os error 28)".to_owned(),
+        };
+        Box::pin(async move { Err(error) })
+    }
+    fn watch(&self) -> Watch {
+        self.0.watch()
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_is_called_that_and_no_path_is_told() {
+    let memory = MemoryStore::new(Arc::new(|| jiff::Timestamp::UNIX_EPOCH));
+    let mesh = Resource::new(Key::global(Kind::Mesh, "default"), Json::empty_object());
+    memory.commit_now(Batch::new().put(mesh)).unwrap();
+    let store: Arc<dyn Store> = Arc::new(FullStore(memory));
+    let api = router(RestState::new(store, Mode::Global, None));
+    let body = r#"{"type":"Mesh","name":"other"}"#;
+    let (status, answer) = call(&api, "PUT", "/meshes/other", body).await;
+    let detail = answer["detail"].as_str().unwrap().to_owned();
+    for part in ["no space left", "nothing was changed", "free some"] {
+        assert!(detail.contains(part), "{detail}");
+    }
+    assert!(!detail.contains("somewhere"), "{detail}");
+    check((status, answer), 503, &["Service unavailable", &detail]);
+    let (status, _) = call(&api, "GET", "/meshes/default", "").await;
+    assert_eq!(status, 200, "reading goes on");
 }

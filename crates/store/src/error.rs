@@ -52,6 +52,18 @@ pub enum StoreError {
         problem: String,
     },
 
+    /// There is no room for the batch. Nothing of it is visible; it may be tried again once there is.
+    #[error(
+        "no space left for {place}: {problem}\nhint: free some on its disk, or give it a larger one; nothing was changed, \
+         and writing goes on by itself once there is room"
+    )]
+    Full {
+        /// Which store.
+        place: String,
+        /// What the system said.
+        problem: String,
+    },
+
     /// The store's file is not usable.
     #[error("cannot open the store `{}`: {problem}\nhint: {hint}", .path.display())]
     Open {
@@ -73,7 +85,7 @@ impl StoreError {
     #[must_use]
     pub const fn is_transient(&self) -> bool {
         match self {
-            Self::Write { .. } => true,
+            Self::Write { .. } | Self::Full { .. } => true,
             Self::Conflict { .. } | Self::Open { .. } | Self::Closed => false,
         }
     }

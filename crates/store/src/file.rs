@@ -5,6 +5,8 @@
 //! write tries again.
 
 mod db;
+mod disk;
+mod seal;
 mod writer;
 
 use std::fmt;
@@ -14,8 +16,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::backup::Backup;
 use crate::batch::{Batch, Committed};
 use crate::error::StoreError;
+use crate::revision::Epoch;
 use crate::snapshot::{Snapshot, TOMBSTONES_MAX};
 use crate::watch::Watch;
 use crate::{Store, WallClock};
@@ -47,6 +51,15 @@ impl Default for FileOptions {
     }
 }
 
+/// What is done with a file that is in the place of a new one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Existing {
+    /// It stays, and the new one is not made.
+    Keep,
+    /// It is lost.
+    Replace,
+}
+
 /// Keeps resources in one file, and all of them in memory for reading.
 pub struct RedbStore {
     path: PathBuf,
@@ -75,26 +88,51 @@ impl RedbStore {
         options: FileOptions,
     ) -> Result<Self, StoreError> {
         let path = path.as_ref().to_path_buf();
-        let opener = db::on_disk(path.clone(), options.cache_bytes);
+        if !path.exists() {
+            let made = disk::put(&path, &Snapshot::empty(Epoch::fresh()), Existing::Keep);
+            // If another process made one meanwhile, the error is that it has it open.
+            if !path.exists() {
+                made?;
+            }
+        }
+        let opener = disk::on_disk(path.clone(), options.cache_bytes);
         Self::start(path, opener, now, options)
+    }
+
+    /// Makes a file of a backup's content. It begins a new epoch, so that peers who saw what came after the backup
+    /// start over instead of believing that they are in sync; the file's epoch is returned.
+    ///
+    /// # Errors
+    /// There is a file already and it is not to be replaced; a process has it open; or the new one cannot be written.
+    /// Then nothing has changed.
+    pub fn restore(
+        path: impl AsRef<Path>,
+        backup: &Backup,
+        existing: Existing,
+    ) -> Result<Epoch, StoreError> {
+        let snapshot = backup.snapshot.clone().in_epoch(Epoch::fresh());
+        disk::put(path.as_ref(), &snapshot, existing)?;
+        Ok(snapshot.epoch().clone())
     }
 
     fn start(
         path: PathBuf,
-        opener: db::Opener,
+        opener: disk::Opener,
         now: WallClock,
         options: FileOptions,
     ) -> Result<Self, StoreError> {
-        let (db, mut snapshot) = db::open(&path, &opener)?;
+        let (mut tables, mut snapshot) = disk::open(&path, &opener)?;
         if options.restored {
-            snapshot = db::begin_epoch(&path, &db, snapshot)?;
+            snapshot = tables
+                .begin_epoch(snapshot)
+                .map_err(|problem| disk::table_error(&path, problem))?;
         }
         let (publish, published) = watch::channel(Arc::new(snapshot));
         let (requests, waiting) = mpsc::channel(WAITING_MAX);
         let writer = Writer::new(
             path.clone(),
             opener,
-            db,
+            tables,
             publish,
             now,
             options.tombstones_max,

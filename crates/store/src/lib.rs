@@ -8,12 +8,15 @@
 //! with feature `etcd` one over etcd that several control planes share (building it needs `protoc`; on Debian
 //! `apt-get install protobuf-compiler`).
 //!
+//! A snapshot of any of them is put into a file by [`backup()`], and a file store made of it by [`RedbStore::restore`].
+//!
 //! Always true: a snapshot never changes and is published only after it is durable; a commit is one revision and all
 //! or nothing; a commit that changes nothing makes no revision; what a watch hands out is the difference between two
 //! snapshots, so nothing is lost, nothing comes out of order, and a slow watcher costs no queue.
 //!
 //! Deliberately absent: HTTP, gRPC, what a spec means, and the clock (the caller hands in the time of day).
 
+mod backup;
 mod batch;
 mod error;
 #[cfg(feature = "etcd")]
@@ -31,11 +34,12 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 
+pub use backup::{Backup, BackupHead, InvalidBackup, backup};
 pub use batch::{Batch, Committed, Expect, Op, Outcome};
 pub use error::{ConflictReason, StoreError};
 #[cfg(feature = "etcd")]
 pub use etcd::{EtcdOptions, EtcdStore, Mirror};
-pub use file::{FileOptions, RedbStore};
+pub use file::{Existing, FileOptions, RedbStore};
 pub use memory::MemoryStore;
 pub use revision::{Epoch, Revision};
 pub use snapshot::{Change, Snapshot, Stored, TOMBSTONES_MAX};

@@ -9,8 +9,9 @@ use zonal_model::{Json, Key, Kind, Labels, Meta, Resource};
 use crate::revision::Revision;
 use crate::snapshot::Stored;
 
+/// What is kept of a stored resource beside its key.
 #[derive(Serialize, Deserialize)]
-struct Record {
+pub(crate) struct Record {
     rev: Revision,
     created: Revision,
     created_at: Timestamp,
@@ -23,49 +24,56 @@ struct Record {
     owner: Option<(Kind, String, String)>,
 }
 
+impl Record {
+    pub(crate) fn of(stored: &Stored) -> Self {
+        let resource = &stored.resource;
+        let owner = resource.owner.as_ref();
+        Self {
+            rev: stored.revision,
+            created: stored.created,
+            created_at: resource.meta.creation_time,
+            modified_at: resource.meta.modification_time,
+            labels: resource.meta.labels.clone(),
+            spec: resource.spec.as_str().to_owned(),
+            status: resource
+                .status
+                .as_ref()
+                .map(|status| status.as_str().to_owned()),
+            owner: owner.map(|owner| (owner.kind, owner.mesh.to_string(), owner.name.to_string())),
+        }
+    }
+
+    pub(crate) fn into_stored(self, key: Key) -> Stored {
+        Stored {
+            revision: self.rev,
+            created: self.created,
+            resource: Resource {
+                key,
+                meta: Meta {
+                    labels: self.labels,
+                    creation_time: self.created_at,
+                    modification_time: self.modified_at,
+                },
+                spec: Json::from_canonical(&self.spec),
+                status: self.status.as_deref().map(Json::from_canonical),
+                owner: self.owner.map(|(kind, mesh, name)| Key {
+                    kind,
+                    mesh: mesh.into(),
+                    name: name.into(),
+                }),
+            },
+        }
+    }
+}
+
 /// The bytes of a stored resource's content; the key is kept beside them.
 pub(crate) fn encode(stored: &Stored) -> Result<Vec<u8>, serde_json::Error> {
-    let resource = &stored.resource;
-    serde_json::to_vec(&Record {
-        rev: stored.revision,
-        created: stored.created,
-        created_at: resource.meta.creation_time,
-        modified_at: resource.meta.modification_time,
-        labels: resource.meta.labels.clone(),
-        spec: resource.spec.as_str().to_owned(),
-        status: resource
-            .status
-            .as_ref()
-            .map(|status| status.as_str().to_owned()),
-        owner: resource
-            .owner
-            .as_ref()
-            .map(|owner| (owner.kind, owner.mesh.to_string(), owner.name.to_string())),
-    })
+    serde_json::to_vec(&Record::of(stored))
 }
 
 /// Reads back what [`encode`] wrote.
 pub(crate) fn decode(key: Key, bytes: &[u8]) -> Result<Stored, serde_json::Error> {
-    let record: Record = serde_json::from_slice(bytes)?;
-    Ok(Stored {
-        revision: record.rev,
-        created: record.created,
-        resource: Resource {
-            key,
-            meta: Meta {
-                labels: record.labels,
-                creation_time: record.created_at,
-                modification_time: record.modified_at,
-            },
-            spec: Json::from_canonical(&record.spec),
-            status: record.status.as_deref().map(Json::from_canonical),
-            owner: record.owner.map(|(kind, mesh, name)| Key {
-                kind,
-                mesh: mesh.into(),
-                name: name.into(),
-            }),
-        },
-    })
+    serde_json::from_slice::<Record>(bytes).map(|record| record.into_stored(key))
 }
 
 /// `kind/mesh/name`: a slash is in no kind, mesh or name.

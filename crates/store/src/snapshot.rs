@@ -190,6 +190,18 @@ impl Snapshot {
         Some(gone)
     }
 
+    /// Everything that is remembered of removals, oldest first.
+    pub(crate) fn tombstones(&self) -> impl Iterator<Item = (Revision, &[Key])> {
+        self.tombstones.iter().map(|(at, keys)| (*at, &**keys))
+    }
+
+    /// The oldest remembered removals after those of a revision.
+    pub(crate) fn tombstones_after(&self, at: Option<Revision>) -> Option<(Revision, &[Key])> {
+        let first = at.map_or(Revision::ZERO, Revision::next);
+        let (at, keys) = self.tombstones.range(first..).next()?;
+        Some((*at, keys))
+    }
+
     /// The newest revision whose removals were forgotten.
     #[must_use]
     pub const fn compacted(&self) -> Revision {

@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use redb::Database;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::db::{self, Opener};
+use super::db::Tables;
+use super::disk::{self, Opener};
 use crate::WallClock;
 use crate::batch::{Batch, Committed};
 use crate::error::StoreError;
@@ -32,7 +32,7 @@ pub(super) struct Writer {
     path: PathBuf,
     opener: Opener,
     /// `None` after an error: the engine refuses further work until the file is opened again.
-    db: Option<Database>,
+    tables: Option<Tables>,
     publish: watch::Sender<Arc<Snapshot>>,
     now: WallClock,
     tombstones_max: usize,
@@ -42,7 +42,7 @@ impl Writer {
     pub(super) fn new(
         path: PathBuf,
         opener: Opener,
-        db: Database,
+        tables: Tables,
         publish: watch::Sender<Arc<Snapshot>>,
         now: WallClock,
         tombstones_max: usize,
@@ -50,7 +50,7 @@ impl Writer {
         Self {
             path,
             opener,
-            db: Some(db),
+            tables: Some(tables),
             publish,
             now,
             tombstones_max,
@@ -115,25 +115,30 @@ impl Writer {
         if plans.is_empty() {
             return Ok(());
         }
-        let Some(db) = &self.db else {
+        let Some(tables) = &mut self.tables else {
             return Err(self.write_error("the file is not open"));
         };
-        let result = db::write(db, &plans);
-        result.map_err(|error| {
-            self.db = None;
-            self.write_error(&error.to_string())
+        let path = &self.path;
+        let kept = disk::guarded(path, || {
+            tables
+                .write(&plans)
+                .map_err(|problem| disk::table_error(path, problem))
+        });
+        kept.map_err(|error| {
+            self.tables = None;
+            disk::as_write_error(&self.path, error)
         })
     }
 
     /// Opens the file again after an error. A commit that failed may still have reached the disk: then its state is
     /// what counts, and watchers are shown it.
     fn reopen(&mut self) -> Result<(), StoreError> {
-        if self.db.is_some() {
+        if self.tables.is_some() {
             return Ok(());
         }
-        let (db, found) = db::open(&self.path, &self.opener)
-            .map_err(|error| self.write_error(&error.to_string()))?;
-        self.db = Some(db);
+        let (tables, found) = disk::open(&self.path, &self.opener)
+            .map_err(|error| disk::as_write_error(&self.path, error))?;
+        self.tables = Some(tables);
         tracing::info!(path = %self.path.display(), "the store can write again");
         self.publish.send_if_modified(|published| {
             let differs = published.revision() != found.revision();
@@ -147,7 +152,7 @@ impl Writer {
 
     fn write_error(&self, problem: &str) -> StoreError {
         StoreError::Write {
-            place: format!("`{}`", self.path.display()),
+            place: disk::place(&self.path),
             problem: problem.to_owned(),
         }
     }
