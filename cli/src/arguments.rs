@@ -88,6 +88,10 @@ pub enum Command {
     Zone(Zone),
     /// Issues a token.
     Token(Token),
+    /// Takes a backup of everything that the control plane keeps, secrets too.
+    Backup(Backup),
+    /// Makes a control plane's store of a backup, on the machine where the control plane runs and while it does not.
+    Restore(Restore),
     /// Manages named connections.
     Context(Context),
     /// Prints a shell's completion script.
@@ -349,6 +353,33 @@ pub enum Whose {
         #[arg(long, value_name = "DURATION", value_parser = long_duration)]
         valid_for: Duration,
     },
+}
+
+#[derive(Debug, Args)]
+pub struct Backup {
+    /// The file to make; only its owner can read it.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Replace the file if there is one.
+    #[arg(long)]
+    pub force: bool,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+#[derive(Debug, Args)]
+pub struct Restore {
+    /// The backup.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// The store's file, as `store.file.path` names it in the configuration of the control plane.
+    #[arg(long, value_name = "FILE")]
+    pub store: PathBuf,
+    /// Replace the store if there is one; what is in it is lost.
+    #[arg(long)]
+    pub force: bool,
+    #[command(flatten)]
+    pub output: Output,
 }
 
 #[derive(Debug, Args)]

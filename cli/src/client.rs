@@ -154,6 +154,34 @@ impl Client {
 
     /// Sends a request and reads the answer, whatever its status.
     pub(crate) async fn send(&self, call: Call<'_>) -> Result<Answer, Failure> {
+        let response = self.begin(call).await?;
+        self.read(response).await
+    }
+
+    /// Sends a request and writes a successful answer to `target` as it arrives. The inner error is of `target`.
+    pub(crate) async fn download(
+        &self,
+        call: Call<'_>,
+        mut target: impl io::Write,
+    ) -> Result<io::Result<()>, Failure> {
+        let mut response = self.begin(call).await?;
+        if !response.status().is_success() {
+            let answer = self.read(response).await?;
+            return Err(self.refused(&answer));
+        }
+        while let Some(chunk) = response
+            .chunk()
+            .await
+            .map_err(|error| self.unreachable(&error))?
+        {
+            if let Err(error) = target.write_all(&chunk) {
+                return Ok(Err(error));
+            }
+        }
+        Ok(target.flush())
+    }
+
+    async fn begin(&self, call: Call<'_>) -> Result<reqwest::Response, Failure> {
         let url = format!("{}{}", self.url, call.target());
         let mut request = self.http.request(call.method, url).timeout(call.timeout);
         if let Some(body) = call.body {
@@ -162,10 +190,13 @@ impl Client {
         if let Some((name, value)) = call.condition {
             request = request.header(name, value);
         }
-        let mut response = request
+        request
             .send()
             .await
-            .map_err(|error| self.unreachable(&error))?;
+            .map_err(|error| self.unreachable(&error))
+    }
+
+    async fn read(&self, mut response: reqwest::Response) -> Result<Answer, Failure> {
         let revision = response
             .headers()
             .get(REVISION_HEADER)

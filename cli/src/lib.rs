@@ -3,6 +3,7 @@
 //! ```text
 //! files ──documents──▶ one request ──▶ revision ──wait──▶ receipt: where it is in use
 //! zonal get | inspect ◀──────────────── lists and overviews, as tables, YAML or JSON
+//! zonal backup ◀─────────────────────── one snapshot of the store ──zonal restore──▶ a store's file
 //! ```
 //!
 //! Start at [`run`]; each command has a module of its own name.
@@ -16,6 +17,7 @@
 mod address;
 mod apply;
 mod arguments;
+mod backup;
 mod client;
 mod context;
 mod delete;
@@ -26,6 +28,7 @@ mod inspect;
 mod kinds;
 mod output;
 mod receipt;
+mod restore;
 mod table;
 mod token;
 mod version;
@@ -83,6 +86,8 @@ async fn execute(
         Command::Wait(options) => wait::run(&options, &connect()?.client()?, terminal).await,
         Command::Zone(options) => zone::run(&options, &connect()?, terminal).await,
         Command::Token(options) => token::run(&options, &connect()?, terminal).await,
+        Command::Backup(options) => backup::run(&options, &connect()?, terminal).await,
+        Command::Restore(options) => restore::run(&options, terminal),
         Command::Context(options) => context::run(options, &connection, environment, terminal),
         Command::Version(options) => version::run(options, connect(), terminal).await,
         Command::Completion { shell } => {

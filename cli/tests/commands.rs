@@ -23,7 +23,7 @@ use zonal_model::Mode;
 use zonal_process::tls::{self, ServerIdentity};
 use zonal_process::{CancellationToken, RealClock, net};
 use zonal_rest::{Receipt, Receipts, RestState, ZoneReceipt, ZoneReceiptState, router_with};
-use zonal_store::{MemoryStore, Revision};
+use zonal_store::{MemoryStore, RedbStore, Revision, Store};
 
 /// Receipts that the test makes up.
 struct MadeUp {
@@ -716,5 +716,84 @@ async fn a_join_token_is_one_command() {
         said["command"],
         "ZONAL_MULTIZONE_ZONE_JOIN_TOKEN=zonal-join-abc zone-cp"
     );
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_backup_becomes_a_store_with_everything_in_it() {
+    let server = Server::start().await;
+    server.file("10-mesh.yaml", MESH);
+    server.file("20-timeout.yaml", &timeout("a", "5s"));
+    let folder = server.folder.path().display().to_string();
+    server
+        .run(&format!("apply -f {folder}"))
+        .await
+        .is(Exit::Done);
+
+    let taken = server
+        .run(&format!("backup {folder}/kept.backup -o json"))
+        .await
+        .is(Exit::Done)
+        .json();
+    assert_eq!(taken["revision"], 1, "{taken}");
+    let kept = server.folder.path().join("kept.backup");
+    let mode = std::fs::metadata(&kept).unwrap().permissions();
+    assert_eq!(
+        std::os::unix::fs::PermissionsExt::mode(&mode) & 0o777,
+        0o600
+    );
+    let again = server
+        .run(&format!("backup {folder}/kept.backup"))
+        .await
+        .is(Exit::Failed);
+    assert!(again.errors.contains("exists already"), "{again:?}");
+
+    // What came after the backup is not in it.
+    server.file("20-timeout.yaml", &timeout("b", "5s"));
+    server
+        .run(&format!("apply -f {folder}"))
+        .await
+        .is(Exit::Done);
+    let restore = format!("restore {folder}/kept.backup --store {folder}/store.redb");
+    let restored = server
+        .run(&format!("{restore} -o json"))
+        .await
+        .is(Exit::Done)
+        .json();
+    assert_ne!(restored["epoch"], taken["epoch"]);
+    {
+        let path = server.folder.path().join("store.redb");
+        let store = RedbStore::open(path, Arc::new(jiff::Timestamp::now)).unwrap();
+        let snapshot = store.snapshot();
+        assert_eq!(snapshot.revision(), Revision(1));
+        assert_eq!(snapshot.epoch().as_str(), restored["epoch"]);
+        let names: Vec<_> = snapshot
+            .list(zonal_model::Kind::MeshTimeout)
+            .map(|stored| stored.resource.key.name.to_string())
+            .collect();
+        assert_eq!(names, ["a"]);
+        let in_use = server
+            .run(&format!("{restore} --force"))
+            .await
+            .is(Exit::Failed);
+        assert!(in_use.errors.contains("has it open"), "{in_use:?}");
+    }
+    let refused = server.run(&restore).await.is(Exit::Failed);
+    assert!(refused.errors.contains("--force"), "{refused:?}");
+    server
+        .run(&format!("{restore} --force"))
+        .await
+        .is(Exit::Done);
+
+    let whole = std::fs::read(&kept).unwrap();
+    std::fs::write(&kept, &whole[..whole.len() - 20]).unwrap();
+    let before = std::fs::read(server.folder.path().join("store.redb")).unwrap();
+    let refused = server
+        .run(&format!("{restore} --force"))
+        .await
+        .is(Exit::Failed);
+    assert!(refused.errors.contains("was not touched"), "{refused:?}");
+    let after = std::fs::read(server.folder.path().join("store.redb")).unwrap();
+    assert!(before == after, "a bad backup changes nothing");
     server.stop().await;
 }

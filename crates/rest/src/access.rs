@@ -135,6 +135,8 @@ pub enum Action {
     ViewClusters,
     /// See the control plane's configuration.
     ControlPlaneMetadata,
+    /// Take along everything that is kept, secrets too.
+    Backup,
 }
 
 /// Who may do what.
@@ -183,7 +185,7 @@ impl Access {
     /// The caller may not; the answer is a 403.
     pub fn check(&self, user: &User, action: &Action) -> Result<(), Problem> {
         let allowed = match action {
-            Action::AdminResource(_) => &self.admin_resources,
+            Action::AdminResource(_) | Action::Backup => &self.admin_resources,
             Action::GenerateDataplaneToken => &self.generate_dp_token,
             Action::GenerateZoneToken { .. } => &self.generate_zone_token,
             Action::GenerateUserToken => &self.generate_user_token,
@@ -204,6 +206,7 @@ impl Access {
                 "envoy proxy info".to_owned()
             }
             Action::ControlPlaneMetadata => "control-plane metadata".to_owned(),
+            Action::Backup => "a backup of the store".to_owned(),
         };
         let who = format!("{}/{}", user.name, user.groups.join(","));
         Err(Problem::denied(format!(

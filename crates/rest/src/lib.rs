@@ -17,6 +17,7 @@
 
 mod access;
 mod apply;
+mod backup;
 mod batch;
 mod body;
 mod call;

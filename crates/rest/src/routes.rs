@@ -13,7 +13,7 @@ use crate::call::Call;
 use crate::problem::{Problem, plain};
 use crate::resources::Place;
 use crate::state::RestState;
-use crate::{batch, index, insight, layers, overview, receipts, resources, watch};
+use crate::{backup, batch, index, insight, layers, overview, receipts, resources, watch};
 
 type Shared = Arc<RestState>;
 
@@ -43,6 +43,7 @@ pub fn router_with(state: RestState, extra: Router) -> Router {
     let short = short.layer(from_fn_with_state(Arc::clone(&state), layers::deadline));
     Router::new()
         .route("/_watch", get(async_handler(&state, watch::get)))
+        .route("/_backup", get(handler(&state, backup::get)))
         .route(
             "/_receipts/{revision}",
             get(async_handler(&state, receipts::get)),

@@ -788,3 +788,27 @@ async fn strange_requests_get_answers() {
         .await
         .is(400);
 }
+
+#[tokio::test]
+async fn a_backup_is_all_that_is_kept_and_only_for_administrators() {
+    let api = Api::global();
+    api.mesh().await;
+    api.put(SLOW, slow(5)).await.is(201);
+    let get = |headers: &'static [(&str, &str)]| api.call_with("GET", "/_backup", headers, None);
+    get(&[]).await.is(403);
+    let refused = get(&[("authorization", "Bearer ben")]).await.is(403);
+    assert!(
+        refused.text.contains("cannot access a backup of the store"),
+        "{}",
+        refused.text
+    );
+    let answer = get(&[("authorization", "Bearer admin")]).await.is(200);
+    assert_eq!(answer.revision(), 2);
+    assert_eq!(answer.headers["cache-control"], "no-store");
+    let backup = zonal_store::Backup::read(answer.text.as_bytes()).unwrap();
+    assert_eq!(backup.head.revision, Revision(2));
+    let all = |snapshot: &Snapshot| -> Vec<Stored> {
+        snapshot.all().map(|stored| Stored::clone(stored)).collect()
+    };
+    assert_eq!(all(&backup.snapshot), all(&api.store.snapshot()));
+}
