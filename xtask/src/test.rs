@@ -35,6 +35,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
             "etcd",
             "--test",
             "suite",
+            "--test",
+            "etcd",
         ]);
         command::run(test.env("ZONAL_TEST_ETCD", &etcd.endpoint))?;
     }

@@ -215,6 +215,20 @@ impl Problem {
                      control plane's log names the place) and try again; reading goes on meanwhile",
                 )
             }
+            StoreError::Unsure { .. } => {
+                tracing::warn!(%error, "the store did not say what became of a write");
+                Self::unavailable(
+                    "the store did not answer in time: whether the change was kept is not known; look before trying again",
+                )
+            }
+            StoreError::TooLarge { problem, .. } => {
+                tracing::warn!(%error, "a write was refused by the store");
+                let detail = format!(
+                    "the change is more than the store takes at once ({problem}): nothing was changed; send it in smaller \
+                     parts, or raise the store's limits (the control plane's log names them)"
+                );
+                Self::new(StatusCode::PAYLOAD_TOO_LARGE, "Too large", detail)
+            }
             StoreError::Open { .. } => Self::internal("Could not process a resource"),
         }
     }

@@ -243,18 +243,15 @@ async fn nothing_is_kept_in_a_mesh_that_goes_meanwhile() {
     assert_eq!(snapshot.count(Kind::MeshTimeout), 0);
 }
 
-/// Shows what a store in memory has, and has no room for more.
-struct FullStore(MemoryStore);
+/// Shows what a store in memory has, and takes no more.
+struct Refusing(MemoryStore, StoreError);
 
-impl Store for FullStore {
+impl Store for Refusing {
     fn snapshot(&self) -> Arc<Snapshot> {
         self.0.snapshot()
     }
     fn commit(&self, _batch: Batch) -> BoxFuture<'_, Result<Committed, StoreError>> {
-        let error = StoreError::Full {
-            place: "`/somewhere/store.redb`".to_owned(),
-            problem: "No space left on device (os error 28)".to_owned(),
-        };
+        let error = self.1.clone();
         Box::pin(async move { Err(error) })
     }
     fn watch(&self) -> Watch {
@@ -262,21 +259,49 @@ impl Store for FullStore {
     }
 }
 
-#[tokio::test]
-async fn a_full_disk_is_called_that_and_no_path_is_told() {
+/// `want`: what the detail has in it.
+async fn check_refused(error: StoreError, want_status: u16, want_title: &str, want: &[&str]) {
     let memory = MemoryStore::new(Arc::new(|| jiff::Timestamp::UNIX_EPOCH));
     let mesh = Resource::new(Key::global(Kind::Mesh, "default"), Json::empty_object());
     memory.commit_now(Batch::new().put(mesh)).unwrap();
-    let store: Arc<dyn Store> = Arc::new(FullStore(memory));
+    let store: Arc<dyn Store> = Arc::new(Refusing(memory, error));
     let api = router(RestState::new(store, Mode::Global, None));
     let body = r#"{"type":"Mesh","name":"other"}"#;
     let (status, answer) = call(&api, "PUT", "/meshes/other", body).await;
     let detail = answer["detail"].as_str().unwrap().to_owned();
-    for part in ["no space left", "nothing was changed", "free some"] {
+    for part in want {
         assert!(detail.contains(part), "{detail}");
     }
-    assert!(!detail.contains("somewhere"), "{detail}");
-    check((status, answer), 503, &["Service unavailable", &detail]);
+    assert!(!detail.contains("somewhere"), "no path is told: {detail}");
+    check((status, answer), want_status, &[want_title, &detail]);
     let (status, _) = call(&api, "GET", "/meshes/default", "").await;
     assert_eq!(status, 200, "reading goes on");
+}
+
+#[tokio::test]
+async fn a_store_that_refuses_says_why_and_what_to_do() {
+    let place = || "`/somewhere/store.redb`".to_owned();
+    let full = StoreError::Full {
+        place: place(),
+        problem: "No space left on device (os error 28)".to_owned(),
+    };
+    let want = ["no space left", "nothing was changed", "free some"];
+    check_refused(full, 503, "Service unavailable", &want).await;
+    let unsure = StoreError::Unsure {
+        place: place(),
+        problem: "the connection was lost".to_owned(),
+    };
+    let want = ["whether the change was kept is not known", "look before"];
+    check_refused(unsure, 503, "Service unavailable", &want).await;
+    let large = StoreError::TooLarge {
+        place: place(),
+        problem: "too many operations".to_owned(),
+        hint: "start it with larger limits",
+    };
+    let want = [
+        "too many operations",
+        "nothing was changed",
+        "smaller parts",
+    ];
+    check_refused(large, 413, "Too large", &want).await;
 }

@@ -64,6 +64,27 @@ pub enum StoreError {
         problem: String,
     },
 
+    /// The backend did not say what became of the batch. It may be kept; what is kept is seen as soon as the backend
+    /// is back.
+    #[error("no answer from {place}: {problem}; whether the change was kept is not known")]
+    Unsure {
+        /// Which store.
+        place: String,
+        /// What is known.
+        problem: String,
+    },
+
+    /// The batch is more than the backend takes at once. Nothing of it was kept.
+    #[error("the change is more than {place} takes at once: {problem}\nhint: {hint}")]
+    TooLarge {
+        /// Which store.
+        place: String,
+        /// What the backend said.
+        problem: String,
+        /// What to do.
+        hint: &'static str,
+    },
+
     /// The store's file is not usable.
     #[error("cannot open the store `{}`: {problem}\nhint: {hint}", .path.display())]
     Open {
@@ -85,8 +106,10 @@ impl StoreError {
     #[must_use]
     pub const fn is_transient(&self) -> bool {
         match self {
-            Self::Write { .. } | Self::Full { .. } => true,
-            Self::Conflict { .. } | Self::Open { .. } | Self::Closed => false,
+            Self::Write { .. } | Self::Full { .. } | Self::Unsure { .. } => true,
+            Self::Conflict { .. } | Self::TooLarge { .. } | Self::Open { .. } | Self::Closed => {
+                false
+            }
         }
     }
 }

@@ -8,7 +8,8 @@
 //! <prefix>t/<revision>             what a revision removed
 //! ```
 //!
-//! A commit is one etcd transaction. It is answered after the mirror has it, so whoever wrote reads what they wrote.
+//! A commit is one etcd transaction; etcd refuses one that is larger than its own limits, by default 128 operations and
+//! 1.5 MiB, which is too little for a federation (`--max-txn-ops`, `--max-request-bytes`). It is answered after the mirror has it, so whoever wrote reads what they wrote.
 
 mod mirror;
 
@@ -47,8 +48,6 @@ pub struct EtcdOptions {
     pub timeout: Duration,
     /// How many removals are remembered. The same for all who share the store.
     pub tombstones_max: usize,
-    /// The server's limit on operations of one transaction (`--max-txn-ops`).
-    pub txn_ops_max: usize,
 }
 
 impl Default for EtcdOptions {
@@ -59,7 +58,6 @@ impl Default for EtcdOptions {
             user: None,
             timeout: Duration::from_secs(10),
             tombstones_max: TOMBSTONES_MAX,
-            txn_ops_max: 128,
         }
     }
 }
@@ -133,23 +131,30 @@ impl EtcdStore {
                 return Ok(plan.committed);
             }
             let ops = self.ops(&plan)?;
-            let unmoved = Compare::value(
-                self.key("revision"),
-                CompareOp::Equal,
-                base.revision().to_string(),
-            );
-            let txn = Txn::new().when(vec![unmoved]).and_then(ops);
+            let unmoved = vec![
+                Compare::value(
+                    self.key("meta"),
+                    CompareOp::Equal,
+                    mirror::meta_text(base.epoch()),
+                ),
+                Compare::value(
+                    self.key("revision"),
+                    CompareOp::Equal,
+                    base.revision().to_string(),
+                ),
+            ];
+            let txn = Txn::new().when(unmoved).and_then(ops);
             let answer = self.client.kv_client().txn(txn).await;
-            let answer = answer.map_err(|error| self.write_error(&error.to_string()))?;
+            let answer = answer.map_err(|error| txn_error(&self.options, &error))?;
             if answer.succeeded() {
-                let snapshot = self.wait_beyond(&mut mirror, base.revision()).await?;
+                let snapshot = self.wait_beyond(&mut mirror, &base).await?;
                 return Ok(Committed {
                     snapshot,
                     ..plan.committed
                 });
             }
             // Somebody else was faster: plan again on what they made.
-            self.wait_beyond(&mut mirror, base.revision()).await?;
+            self.wait_beyond(&mut mirror, &base).await?;
         }
         Err(self.write_error("others write all the time; the batch never got its turn"))
     }
@@ -180,29 +185,25 @@ impl EtcdStore {
         for revision in &plan.forgotten {
             ops.push(TxnOp::delete(self.tombstone(*revision), None));
         }
-        let max = self.options.txn_ops_max;
-        if ops.len() > max {
-            return Err(self.write_error(&format!(
-                "the batch needs {} operations and etcd takes {max} in one transaction: raise its `--max-txn-ops`",
-                ops.len()
-            )));
-        }
         Ok(ops)
     }
 
-    /// Waits until the mirror is newer than `revision`.
+    /// Waits until the mirror shows more than `base`.
     async fn wait_beyond(
         &self,
         mirror: &mut watch::Receiver<Arc<Snapshot>>,
-        revision: Revision,
+        base: &Snapshot,
     ) -> Result<Arc<Snapshot>, StoreError> {
-        let waiting = mirror.wait_for(|snapshot| snapshot.revision() > revision);
+        let waiting = mirror.wait_for(|snapshot| {
+            snapshot.revision() > base.revision() || snapshot.epoch() != base.epoch()
+        });
         match tokio::time::timeout(self.options.timeout, waiting).await {
             Ok(Ok(snapshot)) => Ok(Arc::clone(&snapshot)),
             Ok(Err(_closed)) => Err(StoreError::Closed),
-            Err(_elapsed) => Err(self.write_error(
-                "the copy of its content does not follow; whether the batch was kept is not known",
-            )),
+            Err(_elapsed) => Err(StoreError::Unsure {
+                place: place(&self.options),
+                problem: "the copy of its content does not follow".to_owned(),
+            }),
         }
     }
 
@@ -219,11 +220,55 @@ impl EtcdStore {
     }
 }
 
+fn place(options: &EtcdOptions) -> String {
+    format!("etcd at `{}`", options.endpoints.join(","))
+}
+
 fn write_error(options: &EtcdOptions, problem: &str) -> StoreError {
-    let place = format!("etcd at `{}`", options.endpoints.join(","));
     StoreError::Write {
-        place,
+        place: place(options),
         problem: problem.to_owned(),
+    }
+}
+
+/// etcd's own words for its limits; its codes do not tell them apart.
+const TOO_MANY: &str = "etcdserver: too many operations in txn request";
+const TOO_LARGE: &str = "etcdserver: request is too large";
+/// The words of its gRPC server, where the message alone is too large.
+const MESSAGE_TOO_LARGE: &str = "grpc: received message larger than max";
+const NO_SPACE: &str = "etcdserver: mvcc: database space exceeded";
+
+/// What became of a transaction that was not answered as such.
+fn txn_error(options: &EtcdOptions, error: &etcd_client::Error) -> StoreError {
+    let etcd_client::Error::GRpcStatus(status) = error else {
+        return StoreError::Unsure {
+            place: place(options),
+            problem: error.to_string(),
+        };
+    };
+    let problem = status.message().to_owned();
+    let too_large =
+        matches!(problem.as_str(), TOO_MANY | TOO_LARGE) || problem.starts_with(MESSAGE_TOO_LARGE);
+    if too_large {
+        return StoreError::TooLarge {
+            place: place(options),
+            problem,
+            hint: "start etcd with larger limits, e.g. `--max-txn-ops=20000 --max-request-bytes=33554432`",
+        };
+    }
+    match problem.as_str() {
+        NO_SPACE => StoreError::Full {
+            place: place(options),
+            problem,
+        },
+        // Every refusal of etcd's own begins so; it refuses before it keeps anything, unless it ran out of time.
+        text if text.starts_with("etcdserver: ") && !text.contains("timed out") => {
+            write_error(options, text)
+        }
+        _ => StoreError::Unsure {
+            place: place(options),
+            problem,
+        },
     }
 }
 

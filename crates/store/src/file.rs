@@ -36,9 +36,6 @@ pub struct FileOptions {
     pub tombstones_max: usize,
     /// Bytes of the file that are cached while writing. Reading needs none: all content is in memory.
     pub cache_bytes: usize,
-    /// The file was put back from a backup: it begins a new epoch, so that peers who saw what came after the backup
-    /// start over instead of believing that they are in sync.
-    pub restored: bool,
 }
 
 impl Default for FileOptions {
@@ -46,7 +43,6 @@ impl Default for FileOptions {
         Self {
             tombstones_max: TOMBSTONES_MAX,
             cache_bytes: 16 << 20,
-            restored: false,
         }
     }
 }
@@ -121,12 +117,7 @@ impl RedbStore {
         now: WallClock,
         options: FileOptions,
     ) -> Result<Self, StoreError> {
-        let (mut tables, mut snapshot) = disk::open(&path, &opener)?;
-        if options.restored {
-            snapshot = tables
-                .begin_epoch(snapshot)
-                .map_err(|problem| disk::table_error(&path, problem))?;
-        }
+        let (tables, snapshot) = disk::open(&path, &opener)?;
         let (publish, published) = watch::channel(Arc::new(snapshot));
         let (requests, waiting) = mpsc::channel(WAITING_MAX);
         let writer = Writer::new(

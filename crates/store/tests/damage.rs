@@ -81,14 +81,21 @@ impl Case {
         }
     }
 
-    /// Whether a file with these bytes was refused; if not, it shows what was committed, all of it.
-    #[track_caller]
-    fn refuses(&self, bytes: &[u8], what: &str) -> bool {
+    /// Whether a file with these bytes was refused; if not, it shows what was committed, all of it, and can be used.
+    async fn refuses(&self, bytes: &[u8], what: &str) -> bool {
         let path = self.folder.path().join("damaged.redb");
         std::fs::write(&path, bytes).unwrap();
         match RedbStore::open(&path, clock()) {
             Ok(store) => {
                 assert!(content(&store) == self.content, "{what}: other content");
+                // What the engine notes for itself, such as which pages are free, is true too.
+                let more = (140..160).fold(Batch::new(), |batch, n| batch.put(numbered(n, 7)));
+                store.commit(more).await.unwrap();
+                let after = content(&store);
+                store.close();
+                let store = RedbStore::open(&path, clock())
+                    .unwrap_or_else(|error| panic!("{what}, used: {error}"));
+                assert!(content(&store) == after, "{what}: other content after use");
                 false
             }
             Err(error) => {
@@ -119,18 +126,18 @@ impl Dice {
 async fn a_scribbled_file_is_refused_or_shows_exactly_what_was_committed() {
     for closed in [true, false] {
         let case = Case::new(closed).await;
-        assert!(!case.refuses(&case.bytes, "undamaged"));
+        assert!(!case.refuses(&case.bytes, "undamaged").await);
         let mut dice = Dice(0x005e_ed0f_da4a_6e00);
         let used = case.bytes.len() - case.bytes.iter().rev().take_while(|b| **b == 0).count();
         let mut refused = 0;
-        for round in 0..150 {
+        for round in 0..80 {
             let (at, long) = (dice.below(used), 1 + dice.below(64));
             let mut bytes = case.bytes.clone();
             for byte in bytes.iter_mut().skip(at).take(long) {
                 *byte = u8::try_from(dice.below(256)).unwrap();
             }
             let what = format!("closed {closed}, round {round}: {long} bytes at {at}");
-            refused += usize::from(case.refuses(&bytes, &what));
+            refused += usize::from(case.refuses(&bytes, &what).await);
         }
         assert!(
             refused >= 20,
@@ -144,17 +151,17 @@ async fn no_bit_of_the_first_page_undoes_a_commit() {
     for closed in [true, false] {
         let case = Case::new(closed).await;
         let mut refused = 0;
-        for at in 0..320 {
+        for at in (0..64).chain((64..320).step_by(3)) {
             // The byte that chooses between the two newest commits is looked at bit by bit.
             let bits = if at == 9 { 0..8 } else { at % 8..at % 8 + 1 };
             for bit in bits {
                 let mut bytes = case.bytes.clone();
                 bytes[at] ^= 1 << bit;
                 let what = format!("closed {closed}: bit {bit} of byte {at}");
-                refused += usize::from(case.refuses(&bytes, &what));
+                refused += usize::from(case.refuses(&bytes, &what).await);
             }
         }
-        assert!(refused >= 50, "{refused}");
+        assert!(refused >= 20, "{refused}");
     }
 }
 
@@ -182,11 +189,11 @@ async fn a_truncated_file_is_refused_or_shows_exactly_what_was_committed() {
         let mut refused = 0;
         for cut in &cuts {
             let what = format!("closed {closed}: cut at {cut} of {whole}");
-            refused += usize::from(case.refuses(&case.bytes[..*cut], &what));
+            refused += usize::from(case.refuses(&case.bytes[..*cut], &what).await);
         }
         assert!(refused > cuts.len() / 2, "{refused} of {}", cuts.len());
         assert!(
-            case.refuses(&[], "emptied"),
+            case.refuses(&[], "emptied").await,
             "an empty file is no new store"
         );
     }

@@ -89,32 +89,6 @@ async fn everything_is_there_after_reopening() {
 }
 
 #[tokio::test]
-async fn a_restored_file_begins_a_new_epoch() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("store.redb");
-    let open = |restored| {
-        let options = FileOptions {
-            restored,
-            ..FileOptions::default()
-        };
-        RedbStore::open_with(&path, clock(), options).unwrap()
-    };
-    let store = open(false);
-    store.commit(Batch::new().put(numbered(1))).await.unwrap();
-    let before = store.snapshot();
-    drop(store);
-    let restored = open(true).snapshot();
-    assert_ne!(restored.epoch(), before.epoch());
-    assert_eq!(restored.revision(), before.revision());
-    assert_eq!(restored.count(Kind::MeshTimeout), 1);
-    assert_eq!(
-        open(false).snapshot().epoch(),
-        restored.epoch(),
-        "it is kept"
-    );
-}
-
-#[tokio::test]
 async fn a_closed_store_refuses_and_its_watchers_learn_it() {
     let folder = tempfile::tempdir().unwrap();
     let store = RedbStore::open(folder.path().join("store.redb"), clock()).unwrap();

@@ -7,7 +7,7 @@ use std::time::Duration;
 use etcd_client::{
     Client, Compare, CompareOp, EventType, GetOptions, KeyValue, Txn, TxnOp, WatchOptions,
 };
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use tokio::sync::watch;
 use zonal_model::Key;
 
@@ -22,7 +22,7 @@ const MESSAGE_BYTES_MAX: usize = 1 << 30;
 const RETRY_MIN: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(5);
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 struct Meta {
     format: String,
     epoch: Epoch,
@@ -76,15 +76,30 @@ impl Mirror {
             );
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(RETRY_MAX);
-            match load(&self.client, &self.options).await {
-                Ok((snapshot, seen)) => {
-                    let snapshot = snapshot.sharing_with(&self.publish.borrow());
-                    self.seen = seen;
-                    self.publish.send_replace(Arc::new(snapshot));
-                }
-                Err(error) => tracing::warn!(%error, "etcd cannot be read"),
+            if let Err(error) = self.reload().await {
+                tracing::warn!(%error, "etcd cannot be read");
             }
         }
+    }
+
+    /// Reads everything anew. Where etcd has less than was seen before, somebody put back an older state of it: a new
+    /// epoch begins, the same for all who share the store, so that peers start over too.
+    async fn reload(&mut self) -> Result<(), StoreError> {
+        let (mut snapshot, mut seen) = load(&self.client, &self.options).await?;
+        let published = Arc::clone(&self.publish.borrow());
+        if snapshot.epoch() == published.epoch() && snapshot.revision() < published.revision() {
+            tracing::warn!(
+                had = %published.revision(),
+                has = %snapshot.revision(),
+                "etcd was put back to an earlier state; a new epoch begins"
+            );
+            begin_epoch(&self.client, &self.options, snapshot.epoch()).await?;
+            (snapshot, seen) = load(&self.client, &self.options).await?;
+        }
+        self.seen = seen;
+        self.publish
+            .send_replace(Arc::new(snapshot.sharing_with(&published)));
+        Ok(())
     }
 
     async fn follow(&mut self) -> Result<(), String> {
@@ -94,6 +109,7 @@ impl Mirror {
         let mut events = self
             .watcher
             .watch_client()
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .watch(self.options.prefix.as_str(), Some(options))
             .await
             .map_err(|error| error.to_string())?;
@@ -105,8 +121,14 @@ impl Mirror {
             let message = message
                 .map_err(|error| error.to_string())?
                 .ok_or_else(|| "the server ended the watch".to_owned())?;
+            if message.compact_revision() > 0 {
+                return Err(format!(
+                    "the changes since {} are not kept any more; everything is read anew",
+                    self.seen
+                ));
+            }
             if message.canceled() {
-                return Err(message.cancel_reason().to_owned());
+                return Err(format!("the server ended it: {}", message.cancel_reason()));
             }
             let mut next = Snapshot::clone(&self.publish.borrow());
             let before = next.revision();
@@ -124,13 +146,34 @@ impl Mirror {
     }
 }
 
+/// What is kept under `meta`: always the same text for an epoch, so that it can be compared.
+pub(super) fn meta_text(epoch: &Epoch) -> String {
+    let epoch = serde_json::Value::from(epoch.as_str());
+    format!(r#"{{"format":"{FORMAT}","epoch":{epoch}}}"#)
+}
+
+/// Puts a new epoch in the place of an old one, unless somebody else did.
+async fn begin_epoch(
+    client: &Client,
+    options: &EtcdOptions,
+    old: &Epoch,
+) -> Result<(), StoreError> {
+    let key = format!("{}meta", options.prefix);
+    let unmoved = Compare::value(key.as_str(), CompareOp::Equal, meta_text(old));
+    let txn = Txn::new().when(vec![unmoved]).and_then(vec![TxnOp::put(
+        key,
+        meta_text(&Epoch::fresh()),
+        None,
+    )]);
+    let answer = client.kv_client().txn(txn).await;
+    answer
+        .map(drop)
+        .map_err(|error| write_error(options, &error.to_string()))
+}
+
 async fn init(client: &Client, options: &EtcdOptions) -> Result<(), StoreError> {
     let problem = |text: String| write_error(options, &text);
-    let meta = Meta {
-        format: FORMAT.to_owned(),
-        epoch: Epoch::fresh(),
-    };
-    let meta = serde_json::to_string(&meta).map_err(|error| problem(error.to_string()))?;
+    let meta = meta_text(&Epoch::fresh());
     let key = |name: &str| format!("{}{name}", options.prefix);
     let absent = Compare::version(key("meta"), CompareOp::Equal, 0);
     let txn = Txn::new().when(vec![absent]).and_then(vec![
@@ -227,8 +270,13 @@ fn take_in(
         snapshot.set_revision(number(kv.value())?);
     } else if name == "compacted" && !removed {
         snapshot.set_compacted(number(kv.value())?);
-    } else if name == "meta" && removed {
-        return Err("the store was removed from etcd".to_owned());
+    } else if name == "meta" {
+        if removed {
+            return Err("the store was removed from etcd".to_owned());
+        }
+        if kv.value() != meta_text(snapshot.epoch()).as_bytes() {
+            return Err("the store began a new epoch".to_owned());
+        }
     }
     Ok(())
 }

@@ -122,15 +122,6 @@ impl Tables {
         Ok((Self { db, total }, snapshot))
     }
 
-    /// Gives the content a new epoch.
-    pub(super) fn begin_epoch(&mut self, snapshot: Snapshot) -> Result<Snapshot, TableProblem> {
-        let snapshot = snapshot.in_epoch(Epoch::fresh());
-        let write = begin(&self.db)?;
-        write_head(&write, &Head::of(&snapshot, self.total))?;
-        write.commit()?;
-        Ok(snapshot)
-    }
-
     /// Makes plans durable, all in one transaction. They follow each other.
     pub(super) fn write(&mut self, plans: &[&Plan]) -> Result<(), TableProblem> {
         let mut total = self.total;
