@@ -300,6 +300,7 @@ impl Controllers {
         for kind in DESTINATIONS {
             let services = draft.list_all(kind);
             if let Some(allocator) = self.allocators.get_mut(&kind) {
+                allocator.retire(draft.going(kind));
                 let assigned = allocator.assign(services.iter().map(|service| &**service));
                 for service in &services {
                     if let Some(vip) = assigned.get(&service.key) {
@@ -399,6 +400,15 @@ impl<'a> Draft<'a> {
                 }
             }
         }
+    }
+
+    /// What is removed of a kind.
+    fn going(&self, kind: Kind) -> impl Iterator<Item = &Resource> {
+        self.written
+            .iter()
+            .filter(move |(key, new)| key.kind == kind && new.is_none())
+            .filter_map(|(key, _)| self.snapshot.get(key))
+            .map(|stored| &stored.resource)
     }
 
     fn list(&self, kind: Kind, mesh: &str) -> Vec<Arc<Resource>> {

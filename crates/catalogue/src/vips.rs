@@ -97,6 +97,11 @@ impl Allocator {
     }
 
     /// Addresses for the services that have none, by key. `services` is all of the kind over all meshes; two that hold
+    /// Services that are about to go: nobody else gets their addresses.
+    pub fn retire<'a>(&mut self, services: impl IntoIterator<Item = &'a Resource>) {
+        self.used.extend(services.into_iter().filter_map(vip_of));
+    }
+
     /// the same address are both left with it only if they are one: the one with the smaller key keeps it.
     pub fn assign<'a>(
         &mut self,
@@ -212,6 +217,18 @@ mod tests {
         let mut allocator = Allocator::new("10.0.0.0/30".parse().unwrap());
         let stored = [
             service("b", Some("10.0.0.0")),
+    #[test]
+    fn a_service_that_goes_when_the_process_starts_leaves_its_address_to_nobody() {
+        let mut allocator = Allocator::new(Range::default_of(Kind::MeshService).unwrap());
+        allocator.retire([&service("gone", Some("241.0.0.0"))]);
+        let got = allocator.assign(&[service("new", None)]);
+        assert_eq!(
+            got.into_values().next(),
+            Some("241.0.0.1".parse().unwrap()),
+            "a caller may still hold the other"
+        );
+    }
+
             service("a", Some("10.0.0.0")),
         ];
         let got = allocator.assign(&stored);
