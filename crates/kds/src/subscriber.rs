@@ -229,6 +229,22 @@ impl Subscriber {
 
     /// Whether the first answer of every kind is through.
     #[must_use]
+    /// Whether the store has lost what the peer brought, in a mesh that is there: the mesh was removed with all that was
+    /// in it, and made again before the peer heard of it. The peer thinks that all is well; only a new stream brings it
+    /// again. Looks at everything that is held, so ask when meshes have changed.
+    #[must_use]
+    pub fn has_lost(&self, snapshot: &Snapshot) -> bool {
+        let in_meshes = kinds(&self.from).filter(|kind| kind.descriptor().scope == Scope::Mesh);
+        in_meshes
+            .filter_map(|kind| Some((kind, self.sink.held(&TypeUrl::from(wire::type_url(kind)))?)))
+            .flat_map(|(kind, held)| held.keys().map(move |name| (kind, name)))
+            .map(|(kind, name)| wire::parse_wire_name(kind, name.as_str()))
+            .any(|key| {
+                snapshot.get(&key).is_none()
+                    && snapshot.get(&Key::global(Kind::Mesh, &*key.mesh)).is_some()
+            })
+    }
+
     pub fn is_live(&self) -> bool {
         self.sink.is_live()
     }

@@ -82,6 +82,10 @@ async fn serve(
             changes = watch.next() => {
                 let changes = changes.map_err(|_closed| stopping())?;
                 record.check(&changes.to, &peer.zone)?;
+                let meshes_changed = !changes.to.same_kind(Kind::Mesh, &changes.from);
+                if meshes_changed && subscriber.has_lost(&changes.to) {
+                    return Err(Status::unavailable("a mesh was made again; connect again"));
+                }
             }
             message = incoming.message() => {
                 let Some(message) = message? else { return Ok(()) };
