@@ -5,7 +5,7 @@
 //! cargo xtask test              brings what the tests need and runs every test
 //! cargo xtask lint              format, clippy, dependency rules, generated files, tidy checks
 //! cargo xtask conformance       the language-neutral cases, counted
-//! cargo xtask sim               a federation with made-up time and faults, from seeds
+//! cargo xtask sim [--mutants]   a federation with made-up time and faults, from seeds
 //! cargo xtask protos [--check]  refreshes the vendored Envoy API files
 //! ```
 //!

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use jiff::Timestamp;
+use zonal_mutants::mutant;
 use zonal_store::Revision;
 
 use crate::proxy::ProxyId;
@@ -81,7 +82,7 @@ impl Ledger {
     /// it has still to answer.
     pub fn connected(&mut self, proxy: ProxyId) {
         for step in &mut self.steps {
-            if step.offline.remove(&proxy) {
+            if step.offline.remove(&proxy) && !mutant!(BackCountsAsAnswered) {
                 step.outstanding.insert(proxy.clone());
                 step.converged_at = None;
             }
@@ -151,7 +152,8 @@ impl Ledger {
             .iter_mut()
             .take_while(|step| step.up_to <= reflects)
         {
-            let forgiven = !still_refuses && step.nacks.remove(proxy).is_some();
+            let refuses = still_refuses && !mutant!(RefusalCountsAsUse);
+            let forgiven = !refuses && step.nacks.remove(proxy).is_some();
             if step.outstanding.remove(proxy) | forgiven {
                 step.settle(now);
             }

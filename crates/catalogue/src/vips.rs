@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use zonal_model::{Json, Key, Kind, Resource};
+use zonal_mutants::mutant;
 
 use crate::form::DestinationStatusForm;
 
@@ -96,12 +97,12 @@ impl Allocator {
         }
     }
 
-    /// Addresses for the services that have none, by key. `services` is all of the kind over all meshes; two that hold
     /// Services that are about to go: nobody else gets their addresses.
     pub fn retire<'a>(&mut self, services: impl IntoIterator<Item = &'a Resource>) {
         self.used.extend(services.into_iter().filter_map(vip_of));
     }
 
+    /// Addresses for the services that have none, by key. `services` is all of the kind over all meshes; two that hold
     /// the same address are both left with it only if they are one: the one with the smaller key keeps it.
     pub fn assign<'a>(
         &mut self,
@@ -127,6 +128,10 @@ impl Allocator {
                     }
                 },
             }
+        }
+        if mutant!(AddressGivenToStranger) {
+            self.used.clear();
+            self.next = 0;
         }
         self.used.extend(owners.into_keys());
         let mut assigned = BTreeMap::new();
@@ -213,11 +218,6 @@ mod tests {
     }
 
     #[test]
-    fn of_two_with_one_address_the_first_keeps_it() {
-        let mut allocator = Allocator::new("10.0.0.0/30".parse().unwrap());
-        let stored = [
-            service("b", Some("10.0.0.0")),
-    #[test]
     fn a_service_that_goes_when_the_process_starts_leaves_its_address_to_nobody() {
         let mut allocator = Allocator::new(Range::default_of(Kind::MeshService).unwrap());
         allocator.retire([&service("gone", Some("241.0.0.0"))]);
@@ -229,6 +229,11 @@ mod tests {
         );
     }
 
+    #[test]
+    fn of_two_with_one_address_the_first_keeps_it() {
+        let mut allocator = Allocator::new("10.0.0.0/30".parse().unwrap());
+        let stored = [
+            service("b", Some("10.0.0.0")),
             service("a", Some("10.0.0.0")),
         ];
         let got = allocator.assign(&stored);

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use imbl::ordmap::DiffItem;
+use zonal_mutants::mutant;
 
 use crate::digest::{Buckets, Digest};
 use crate::message::{Nack, Upsert};
@@ -186,7 +187,7 @@ impl Channel {
             self.refused.retain(|name, _| names.contains(name));
         }
         if first {
-            self.owes_first = self.wildcard;
+            self.owes_first = self.wildcard && !mutant!(EmptySetNotSaid);
         }
         first
     }
@@ -236,6 +237,11 @@ impl Channel {
                 .retry_delay_min
                 .saturating_mul(1_u32 << attempts.min(16))
                 .min(settings.retry_delay_max);
+            let delay = if mutant!(RefusedNeverRetried) {
+                settings.retry_delay_max * 10_000
+            } else {
+                delay
+            };
             names.push(name.clone());
             self.refused.insert(
                 name,
@@ -302,7 +308,8 @@ impl Channel {
         current: Mark,
         settings: &Settings,
     ) -> Option<Portion> {
-        if self.in_flight.is_some() || !self.requested || self.offered.is_none() {
+        let busy = self.in_flight.is_some() && !mutant!(TalksWithoutListening);
+        if busy || !self.requested || self.offered.is_none() {
             return None;
         }
         self.absorb(now, current, settings);
@@ -360,7 +367,7 @@ impl Channel {
         Some(Portion {
             upserts,
             removals,
-            more: more && settings.more_marked,
+            more: more && settings.more_marked && !mutant!(PartLooksWhole),
             buckets: self.buckets.take(),
             mark,
         })
@@ -373,6 +380,9 @@ impl Channel {
             .iter()
             .map(|u| (u.name.clone(), u.version.clone()))
             .collect();
+        if mutant!(AnsweredWhenSent) {
+            self.reached = portion.mark.unwrap_or(self.reached);
+        }
         self.in_flight = Some(InFlight {
             nonce,
             sent,
@@ -420,7 +430,7 @@ impl Channel {
         let Some(offered) = self.offered.clone() else {
             return;
         };
-        if self.draining {
+        if self.draining && !mutant!(SetChangesHalfway) {
             return;
         }
         if let Some(resume) = self.resume.take() {
@@ -453,7 +463,10 @@ impl Channel {
 
     fn compare_with_digest(&mut self, offered: &Offered, held: &Digest) {
         let versions = offered.iter().map(|(name, entry)| (name, &entry.version));
-        let buckets = Digest::of(versions).differing(held);
+        let mut buckets = Digest::of(versions).differing(held);
+        if mutant!(SumsAlwaysAgree) {
+            buckets = Buckets::default();
+        }
         for name in offered.keys().filter(|name| buckets.contain(name)) {
             self.pending.insert(name.clone(), Why::Changed);
         }
@@ -476,6 +489,7 @@ impl Channel {
                 Some(entry) if entry.version == *version => {
                     self.pending.remove(name);
                 }
+                None if mutant!(RemovalForgottenWhileAway) => {}
                 Some(_) | None => {
                     self.pending.insert(name.clone(), Why::Changed);
                 }

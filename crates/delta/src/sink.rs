@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::digest::{Buckets, Digest};
 use crate::message::{Answer, Batch, Nack, Refused, Request, Response};
 use crate::name::{Name, Nonce, TypeUrl, Version};
+use zonal_mutants::mutant;
 
 /// Which resources of a type are wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -202,7 +203,7 @@ impl Reception {
             wanted,
             held,
             sums: false,
-            first: if resumes {
+            first: if resumes && !mutant!(DeleteByAbsence) {
                 First::Over
             } else {
                 First::Awaited(BTreeSet::new())
@@ -332,7 +333,8 @@ impl Reception {
         }
         for (name, version) in applying.upserts {
             // A refused resource keeps the version that is really held, so that a resumed stream brings it again.
-            if !refused.iter().any(|refused| refused.name == name) {
+            let kept = !refused.iter().any(|refused| refused.name == name);
+            if kept || mutant!(RefusedCountsAsHeld) {
                 self.held.insert(name, version);
             }
         }

@@ -147,6 +147,11 @@ impl Source {
         self.channel(type_url).map(Channel::names)
     }
 
+    /// Cuts responses after so many bytes, whatever is usual for the peer.
+    pub const fn cut_after(&mut self, bytes: usize) {
+        self.settings.response_bytes_max = bytes;
+    }
+
     /// Names the present state of all offered maps, so that [`Source::reached`] can tell when the peer has answered
     /// for it. Marks only grow.
     pub fn set_mark(&mut self, mark: Mark) {

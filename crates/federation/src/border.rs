@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use zonal_model::{KdsFlags, Kind, Resource, labels};
+use zonal_mutants::mutant;
 
 use crate::features::Features;
 use crate::role;
@@ -163,7 +164,7 @@ impl Border {
     pub fn crosses_up(&self, resource: &Resource) -> bool {
         resource.key.kind.descriptor().goes_up()
             && !sync_is_off(resource)
-            && originates(resource, "zone")
+            && (originates(resource, "zone") || mutant!(CopiesGoUp))
     }
 
     /// Whether global passes one zone's resources of this kind on to the others.
@@ -212,7 +213,7 @@ pub(crate) fn zone_provides(kind: Kind) -> bool {
 }
 
 fn sync_is_off(resource: &Resource) -> bool {
-    resource.label(labels::KDS_SYNC) == Some("disabled")
+    resource.label(labels::KDS_SYNC) == Some("disabled") && !mutant!(PrivateCrosses)
 }
 
 fn selects_multi_zone(resource: &Resource) -> bool {

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use serde_json::Value;
 use zonal_model::names::name_problem;
 use zonal_model::{Json, Key, Kind, Resource, labels};
+use zonal_mutants::mutant;
 
 use crate::border::{originates, zone_provides};
 use crate::wire::{decode, parse_wire_name};
@@ -136,6 +137,9 @@ pub fn plan(
             Err(reason) => plan.refused.push(Refusal { name, reason }),
         }
     }
+    if mutant!(OneBadBlocksItsKind) && !plan.refused.is_empty() {
+        puts.clear();
+    }
     plan.puts = puts.into_values().collect();
     let mut removes: BTreeSet<Key> = removals.iter().map(|name| side.key(kind, name)).collect();
     if let Some(complete) = complete {
@@ -165,6 +169,7 @@ impl Side<'_> {
     /// Whether a resource of the store came from this peer, so that the peer may change and remove it.
     fn owns(&self, resource: &Resource) -> bool {
         match self {
+            Self::Zone if mutant!(FirstSetDeletesOwn) => true,
             Self::Zone => !zone_provides(resource.key.kind) || !originates(resource, "zone"),
             Self::Global { zone, .. } => {
                 resource.label(labels::ZONE) == Some(zone)
@@ -239,7 +244,9 @@ impl Side<'_> {
             (_, None) => true,
             (Self::Zone, Some(held)) => {
                 // Each zone finds out a status for itself: addresses it has given out must survive every sync.
-                resource.status.clone_from(&held.status);
+                if !mutant!(AddressLostOnSync) {
+                    resource.status.clone_from(&held.status);
+                }
                 resource.differs(held)
             }
             // A copy that belongs to no zone yet is written once more, so that it goes when its zone does.

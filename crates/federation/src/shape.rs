@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 use zonal_model::{Json, Key, Kind, Labels, Resource, hashed_name, labels};
+use zonal_mutants::mutant;
 
 use crate::public_half;
 use crate::wire::EncodeError;
@@ -137,6 +138,7 @@ fn rename(key: &mut Key, members: &mut Labels) {
     };
     let extra: Vec<&str> = [labels::ZONE, labels::NAMESPACE]
         .iter()
+        .filter(|key| !(mutant!(NamesCollide) && **key == labels::ZONE))
         .filter_map(|key| members.get(*key).map(String::as_str))
         .collect();
     key.name = hashed_name(&key.mesh, &display, &extra).into();

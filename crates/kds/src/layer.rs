@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use zonal_delta::{Entry, Name, Offered};
 use zonal_federation::{Encodings, Features, Receiver, Shape, wire};
 use zonal_model::{Kind, Resource};
+use zonal_mutants::mutant;
 use zonal_store::{Change, Snapshot, Stored};
 
 use crate::membership::Share;
@@ -79,6 +80,10 @@ impl Layer {
             }
             let mut map = layer.map(kind).clone();
             for Change { old, new, .. } in to.changes_of_kind_since(kind, from) {
+                let earlier = |new: &Arc<Stored>| new.revision < to.revision();
+                if mutant!(MergedWakesMissed) && new.as_ref().is_some_and(earlier) {
+                    continue;
+                }
                 layer.update(
                     &mut map,
                     old.as_deref(),
@@ -113,7 +118,8 @@ impl Layer {
         problems: &mut Vec<Problem>,
     ) {
         let to = Arc::clone(&self.snapshot);
-        if !matches!(self.view, View::Zones(_)) || to.same_kind(Kind::Zone, from) {
+        let unchanged = to.same_kind(Kind::Zone, from) || mutant!(SwitchedOffStays);
+        if !matches!(self.view, View::Zones(_)) || unchanged {
             return;
         }
         let switched: BTreeSet<Arc<str>> = to
@@ -174,7 +180,10 @@ impl Layer {
                 }
             });
         // What never crossed is not withdrawn: on the far side a copy from elsewhere may have the name of an own resource.
-        let crossed = old.filter(|stored| self.may_cross(&stored.resource, encodings, &|_| true));
+        let crossed = old.filter(|stored| {
+            mutant!(WithdrawsWhatNeverCrossed)
+                || self.may_cross(&stored.resource, encodings, &|_| true)
+        });
         if let Some(old) = crossed {
             let name = wire::wire_name(&shape.far_key(&old.resource, skip));
             self.change_own(&old.resource, |names| {

@@ -9,6 +9,7 @@ use imbl::ordmap::DiffItem;
 use zonal_delta::{Event, Mark, Name, Offered, Request, Response, Settings, Source, TypeUrl};
 use zonal_federation::{EncodeError, Encodings, Features, wire};
 use zonal_model::{Key, Kind};
+use zonal_mutants::mutant;
 use zonal_store::{Revision, Snapshot};
 
 use crate::layer::{Layer, Shelf, View};
@@ -88,6 +89,13 @@ impl Publisher {
         }
     }
 
+    /// The same with shorter messages: what would have to be large to be cut is cut when it is small.
+    #[must_use]
+    pub const fn cutting_after(mut self, bytes: usize) -> Self {
+        self.source.cut_after(bytes);
+        self
+    }
+
     /// Takes the newest state of the store. Snapshots between may be skipped. True if it changes anything for the peer.
     pub fn handle_snapshot(&mut self, to: &Arc<Snapshot>) -> bool {
         let layer = self.shelf.at_least(&self.view, to, &mut self.problems);
@@ -150,6 +158,7 @@ impl Publisher {
             return false;
         }
         let own = self.zone.as_ref().and_then(|zone| to.own(zone, kind));
+        let own = own.filter(|_| !mutant!(OwnComesBack));
         let (map, changed) = match (from, own) {
             (_, None) => (shared.clone(), true),
             (None, Some(own)) => (without(shared, own), true),

@@ -11,6 +11,7 @@ use zonal_federation::{
     Holdings, Incoming, Plan, Received as ReceivedResource, Refusal, Shaped, Side, plan, wire,
 };
 use zonal_model::{Json, Key, Kind, Resource, Scope, UnknownKind, labels, validate};
+use zonal_mutants::mutant;
 use zonal_store::{Batch, Expect, Snapshot, Stored};
 
 use crate::membership::{deleted_at, deletion_told};
@@ -186,6 +187,7 @@ impl Subscriber {
         }
         let (put_count, remove_count) = (puts.len(), removes.len());
         let expect = |key: &Key| match snapshot.get(key) {
+            _ if mutant!(WritesBlindly) => Expect::Any,
             Some(stored) => Expect::Revision(stored.revision),
             None => Expect::Absent,
         };
@@ -227,8 +229,6 @@ impl Subscriber {
         self.sink.applied(&type_url, &pending.nonce, refused);
     }
 
-    /// Whether the first answer of every kind is through.
-    #[must_use]
     /// Whether the store has lost what the peer brought, in a mesh that is there: the mesh was removed with all that was
     /// in it, and made again before the peer heard of it. The peer thinks that all is well; only a new stream brings it
     /// again. Looks at everything that is held, so ask when meshes have changed.
@@ -245,6 +245,8 @@ impl Subscriber {
             })
     }
 
+    /// Whether the first answer of every kind is through.
+    #[must_use]
     pub fn is_live(&self) -> bool {
         self.sink.is_live()
     }
@@ -253,6 +255,9 @@ impl Subscriber {
     /// has in it stays until the peer says otherwise: each kind travels by itself, and a mesh that comes again may find
     /// that the peer never took its resources away.
     fn in_meshes<'a>(&self, removes: &[Key], snapshot: &'a Snapshot) -> Vec<&'a Arc<Stored>> {
+        if mutant!(MeshTakesCopiesAlong) {
+            return Vec::new();
+        }
         let meshes = removes.iter().filter(|key| key.kind == Kind::Mesh);
         meshes
             .flat_map(|mesh| {

@@ -7,11 +7,12 @@ use zonal_delta::wire as delta_wire;
 use zonal_federation::{Features, wire};
 use zonal_kds::{Direction, From, Publisher, Shelf, Subscriber, zone_record};
 use zonal_model::{Key, Kind};
+use zonal_mutants::mutant;
 use zonal_store::{Batch, Expect, MemoryStore, Revision, Snapshot, Store};
 
 use crate::keeper::{Keeper, Progress};
 use crate::link::{Between, ConnId, End, Frame};
-use crate::oracle::{Actor, Checked, Oracle, Place, violation, zone_name};
+use crate::oracle::{Actor, Checked, Identity, Oracle, Place, violation, zone_name};
 use crate::world::{Event, World, encodings};
 
 /// What zones see, in a process that has just started.
@@ -30,11 +31,26 @@ pub(crate) struct Session {
     superseded: bool,
     /// The zone's record, by the revision that made it, when the session looked last.
     record: Option<Revision>,
+    /// Where the session looked last whether meshes have come again.
+    looked: Arc<Snapshot>,
     /// The zone's end is gone; what arrived before is still being kept.
     closing: bool,
 }
 
 impl Session {
+    /// Whether what the zone brought went with a mesh that is there again. While something is being kept, what is held is
+    /// not what is stored; when it is answered, somebody looks again.
+    fn has_lost(&mut self, snapshot: &Arc<Snapshot>) -> bool {
+        let Some((subscriber, keeper)) = &self.upward else {
+            return false;
+        };
+        if keeper.is_busy() || snapshot.same_kind(Kind::Mesh, &self.looked) {
+            return false;
+        }
+        self.looked = Arc::clone(snapshot);
+        !mutant!(MeshComesEmpty) && subscriber.has_lost(snapshot)
+    }
+
     /// Whether something that arrived is not kept yet.
     fn keeps(&self) -> bool {
         self.upward
@@ -123,8 +139,15 @@ impl World {
                 .map(|session| (session.zone, session.record));
             if let Some((zone, Some(made))) = seen
                 && record(&snapshot, zone) != Some(made)
+                && !mutant!(DeletedZoneGoesOn)
             {
                 // The zone was deleted, and what it brought with it: on a new stream it brings it again.
+                self.close(conn, End::Listener, true)?;
+                continue;
+            }
+            if let Some(session) = self.global.sessions.get_mut(&conn)
+                && session.has_lost(&snapshot)
+            {
                 self.close(conn, End::Listener, true)?;
                 continue;
             }
@@ -142,7 +165,8 @@ impl World {
         if !self.global.sessions.contains_key(&conn) {
             self.ensure_zone(zone)?;
         }
-        let record = record(&self.global.store.snapshot(), zone);
+        let snapshot = self.global.store.snapshot();
+        let record = record(&snapshot, zone);
         self.global.sessions.entry(conn).or_insert_with(|| Session {
             zone,
             publisher: None,
@@ -150,6 +174,7 @@ impl World {
             timer: None,
             superseded: false,
             record,
+            looked: snapshot,
             closing: false,
         });
         match frame {
@@ -161,13 +186,14 @@ impl World {
                 let Some(session) = self.global.sessions.get_mut(&conn) else {
                     return Ok(());
                 };
-                let shelf = &self.global.shelf;
+                let (shelf, bytes) = (&self.global.shelf, self.size.message_bytes);
                 let publisher = session.publisher.get_or_insert_with(|| {
                     let direction = Direction::Down {
                         zone: zone_name(zone).into(),
                         features: Features::ALL,
                     };
-                    let mut publisher = Publisher::sharing(direction, Arc::clone(shelf));
+                    let mut publisher =
+                        Publisher::sharing(direction, Arc::clone(shelf)).cutting_after(bytes);
                     publisher.handle_snapshot(&snapshot);
                     publisher
                 });
@@ -224,7 +250,7 @@ impl World {
 
     fn global_opens_upward(&mut self, conn: ConnId, zone: usize) -> Checked {
         for (other, session) in &mut self.global.sessions {
-            if session.zone == zone && *other != conn {
+            if session.zone == zone && *other != conn && !mutant!(OlderStreamGoesOn) {
                 session.superseded = true;
                 session.upward = None;
             }
@@ -276,6 +302,9 @@ impl World {
                 },
             );
         }
+        if mutant!(AckBeforeKept) {
+            return self.global_asks(conn);
+        }
         Ok(())
     }
 
@@ -307,6 +336,7 @@ impl World {
             Progress::Answered => {
                 self.global_asks(conn)?;
                 self.global_starts_keeping(conn)?;
+                self.wake_global();
                 match self.global.sessions.get(&conn) {
                     Some(session) if session.closing && !session.keeps() => {
                         self.close(conn, End::Listener, true)
@@ -327,7 +357,7 @@ impl World {
         let Some(publisher) = &mut session.publisher else {
             return Ok(());
         };
-        if publisher.handle_timeout(now).is_empty() {
+        if publisher.handle_timeout(now).is_empty() || mutant!(SilenceIgnored) {
             self.global_publishes(conn)
         } else {
             // The zone does not answer: it shall connect again.
@@ -379,12 +409,16 @@ impl World {
         let zone = session.zone;
         // What global holds of the zones decides here, not what they hold by now.
         let expected = Oracle::offered_down(zone, &snapshot);
-        Oracle::agrees(
-            Place::Zone(zone),
-            &self.zones[zone].store.snapshot(),
-            &expected,
-        )
-        .map_err(|lie| violation("in step means the same", lie.what))
+        let at = &self.zones[zone];
+        // What the zone had no place for has been answered, and comes later.
+        let is_late = |identity: &Identity| {
+            identity.origin == Place::Global
+                && identity.kind == Kind::MeshTimeout
+                && at.squatted.contains(&identity.name)
+        };
+        let store = at.store.snapshot();
+        Oracle::agrees(Place::Zone(zone), &store, &expected, &is_late)
+            .map_err(|lie| violation("in step means the same", lie.what))
     }
 }
 

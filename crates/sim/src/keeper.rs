@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use zonal_delta::Response;
 use zonal_federation::Refusal;
 use zonal_kds::{Pending, Planned, Subscriber};
+use zonal_mutants::mutant;
 use zonal_store::{MemoryStore, Store, StoreError};
 
 /// How often a batch is planned again.
@@ -67,6 +68,9 @@ impl Keeper {
         while let Some(response) = self.inbox.pop_front() {
             if let Some(pending) = subscriber.handle_response(response) {
                 let planned = subscriber.plan(&pending, &store.snapshot());
+                if mutant!(AckBeforeKept) {
+                    subscriber.applied(&pending, planned.refused.clone());
+                }
                 self.busy = Some(Busy {
                     pending,
                     stage: Stage::Writing(Box::new(planned)),
@@ -93,6 +97,9 @@ impl Keeper {
                 };
                 match written {
                     Ok(()) => busy.stage = Stage::Durable(refused),
+                    Err(_) if mutant!(OvertakenBatchDropped) => {
+                        busy.stage = Stage::Durable(refused);
+                    }
                     Err(StoreError::Conflict { .. }) if busy.plans < PLANS_MAX => {
                         busy.plans += 1;
                         let planned = subscriber.plan(&busy.pending, &store.snapshot());
@@ -102,6 +109,9 @@ impl Keeper {
                 }
                 self.busy = Some(busy);
                 Progress::Working
+            }
+            Stage::Durable(refused) if mutant!(RefusalEndsStream) && !refused.is_empty() => {
+                Progress::Starved
             }
             Stage::Durable(refused) => {
                 subscriber.applied(&busy.pending, refused);

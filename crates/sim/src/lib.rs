@@ -11,6 +11,9 @@
 //! not; did a receipt claim what no proxy uses; did one bad resource harm another; did messages grow with changes
 //! instead of resources; did anybody stop or go round in circles.
 //!
+//! Whether the checkers would see anything is asked by `hunt` (feature `mutants`): it switches on a known bug and counts
+//! the seeds until one shows it.
+//!
 //! Always true: the same seed is the same run, step for step (compare [`Report::trace_hash`]); the cores (`kds`, `delta`,
 //! `federation`, `catalogue`, the stores and the ledger of receipts) are those of the control planes and not copies; the
 //! checkers' rules are written down a second time and do not ask the code under test.
@@ -25,6 +28,8 @@ mod faults;
 mod global;
 mod keeper;
 mod link;
+#[cfg(feature = "mutants")]
+mod mutants;
 mod oracle;
 mod proxy;
 mod run;
@@ -35,6 +40,8 @@ mod work;
 mod world;
 mod zone;
 
+#[cfg(feature = "mutants")]
+pub use mutants::{Hunt, hunt};
 pub use oracle::Violation;
 pub use run::{Failure, Options, Report, run};
 pub use world::Size;

@@ -1,4 +1,5 @@
-//! A connection between two processes: frames in order in each direction, which can be late, held up, or lost.
+//! A connection between two processes: frames in order in each direction, which can be late, held up, or lost. As in
+//! HTTP/2 only so many are on the way; the rest waits until the far end has read.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -120,23 +121,53 @@ struct OnTheWay {
 #[derive(Debug, Default)]
 pub(crate) struct Pipe {
     frames: VecDeque<OnTheWay>,
+    /// What the window has no room for, with its delay.
+    waiting: VecDeque<(u64, Frame)>,
     /// Nothing arrives for now.
     pub(crate) frozen: bool,
     /// Nothing arrives any more.
     pub(crate) dead: bool,
+    /// Somebody between throws away what is said, and answers for the far end when it is only asked whether it is there.
+    pub(crate) swallows: bool,
     last_arrival: u64,
 }
 
 impl Pipe {
-    /// Puts a frame on its way; when it arrives, or `None` if it never does. It never overtakes an earlier one.
+    /// So many frames are on the way before the far end has to read.
+    const WINDOW: usize = 6;
+
+    /// Puts a frame on its way; when it arrives, or `None` if it never does or has to wait. It never overtakes an earlier
+    /// one.
     pub(crate) fn push(&mut self, now: u64, delay: u64, frame: Frame) -> Option<u64> {
-        if self.dead {
+        if self.dead || (self.swallows && !matches!(frame, Frame::Close)) {
             return None;
         }
+        if self.frames.len() >= Self::WINDOW || !self.waiting.is_empty() {
+            self.waiting.push_back((delay, frame));
+            return None;
+        }
+        Some(self.admit(now, delay, frame))
+    }
+
+    /// When the next frame that had to wait arrives, if there is room for it now.
+    pub(crate) fn push_waiting(&mut self, now: u64) -> Option<u64> {
+        if self.frames.len() >= Self::WINDOW {
+            return None;
+        }
+        let (delay, frame) = self.waiting.pop_front()?;
+        Some(self.admit(now, delay, frame))
+    }
+
+    /// Whether something waits for the far end to read.
+    pub(crate) fn is_full(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    fn admit(&mut self, now: u64, delay: u64, frame: Frame) -> u64 {
         let arrives = self.last_arrival.max(now + delay);
         self.last_arrival = arrives;
         self.frames.push_back(OnTheWay { arrives, frame });
-        Some(arrives)
+        arrives
     }
 
     /// The next frame that has arrived.
@@ -151,10 +182,11 @@ impl Pipe {
     pub(crate) fn kill(&mut self) {
         self.dead = true;
         self.frames.clear();
+        self.waiting.clear();
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.frames.len()
+        self.frames.len() + self.waiting.len()
     }
 }
 
@@ -166,8 +198,12 @@ pub(crate) struct Conn {
     to_listener: Pipe,
     pub(crate) dialer_open: bool,
     pub(crate) listener_open: bool,
+    /// Somebody between answers for a listener that is gone.
+    pub(crate) kept_up: bool,
     /// The unanswered response of each stream and type.
     pub(crate) unanswered: BTreeMap<(bool, String), String>,
+    /// How many sets of each stream and type were said since anything changed or was due.
+    said: BTreeMap<(bool, String), u32>,
 }
 
 impl Conn {
@@ -178,7 +214,9 @@ impl Conn {
             to_listener: Pipe::default(),
             dialer_open: true,
             listener_open: true,
+            kept_up: false,
             unanswered: BTreeMap::new(),
+            said: BTreeMap::new(),
         }
     }
 
@@ -196,6 +234,16 @@ impl Conn {
         };
         if let Some(response) = response {
             let key = (upward, response.type_url.clone());
+            if response.system_version_info.is_empty() {
+                let said = self.said.entry(key.clone()).or_default();
+                *said += 1;
+                if *said > Self::SETS_MAX {
+                    return Err(violation(
+                        "bounded by resources",
+                        format!("{} is said {said} times since it changed", key.1),
+                    ));
+                }
+            }
             if let Some(before) = self.unanswered.insert(key, response.nonce.clone()) {
                 return Err(violation(
                     "one message in flight",
@@ -213,6 +261,16 @@ impl Conn {
             }
         }
         Ok(())
+    }
+
+    /// So often a type may be said to a peer after the last change: what was on the way, the newest, and what was refused
+    /// again.
+    const SETS_MAX: u32 = 4;
+
+    /// Something changed at an end, or is due again there: it may say more.
+    pub(crate) fn may_say_more(&mut self, from: End) {
+        let upward = from == End::Dialer;
+        self.said.retain(|(up, _), _| *up != upward);
     }
 
     pub(crate) const fn pipe(&mut self, to: End) -> &mut Pipe {

@@ -3,7 +3,7 @@
 //! Its rules of the border are written down a second time, on purpose and by hand: a checker that asked the code under
 //! test would agree with it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -99,6 +99,8 @@ pub(crate) struct Oracle {
     departures: BTreeMap<Identity, Vec<u64>>,
     /// When a zone was switched off or deleted at global.
     zone_departures: BTreeMap<usize, Vec<u64>>,
+    /// What global removed with a mesh, and its zone did not.
+    taken: BTreeSet<Identity>,
     /// How new what a place has seen of a resource is.
     seen: BTreeMap<(Place, Identity), u64>,
 }
@@ -203,6 +205,9 @@ impl Oracle {
                 }
                 if actor == Actor::Own && mesh_gone(&change.key.mesh) {
                     // Whoever removes a mesh removes what is in it.
+                    if place == Place::Global {
+                        self.taken.insert(identity.clone());
+                    }
                     self.counter += 1;
                     let counter = self.counter;
                     self.departures
@@ -285,6 +290,17 @@ impl Oracle {
     }
 
     fn copy_changed(&mut self, place: Place, identity: Identity, change: &Change) -> Checked {
+        if let (Place::Global, Some(new)) = (place, &change.new)
+            && self.taken.remove(&identity)
+        {
+            // Its zone has it still, in a mesh that is there again: as if it were written now.
+            let key = (identity.clone(), new.resource.spec.as_str().to_owned());
+            self.counter += 1;
+            let counter = self.counter;
+            self.writes
+                .entry(key)
+                .and_modify(|written| written.latest = counter);
+        }
         let seen_key = (place, identity);
         let identity = &seen_key.1;
         let seen = self.seen.get(&seen_key).copied().unwrap_or(0);
@@ -387,6 +403,21 @@ impl Oracle {
         expected
     }
 
+    /// With a mesh goes what is in it.
+    pub(crate) fn no_orphans(place: Place, store: &Snapshot) -> Checked {
+        let orphan = store.all().find(|stored| {
+            let mesh = &stored.resource.key.mesh;
+            !mesh.is_empty() && store.get(&Key::global(Kind::Mesh, mesh)).is_none()
+        });
+        match orphan {
+            Some(orphan) => Err(violation(
+                "nothing outlives its mesh",
+                format!("{place} still has {}", orphan.resource.key),
+            )),
+            None => Ok(()),
+        }
+    }
+
     /// What global should offer a zone, given what global holds.
     pub(crate) fn offered_down(zone: usize, global: &Snapshot) -> BTreeMap<Identity, Resource> {
         let mut offered = BTreeMap::new();
@@ -411,11 +442,13 @@ impl Oracle {
         offered
     }
 
-    /// Whether a store holds what it should. A resource that its origin broke may be missing or old; nothing else may.
+    /// Whether a store holds what it should. A resource that its origin broke, or that may be late, may be missing or
+    /// old; nothing else may.
     pub(crate) fn agrees(
         place: Place,
         store: &Snapshot,
         expected: &BTreeMap<Identity, Resource>,
+        is_late: &dyn Fn(&Identity) -> bool,
     ) -> Checked {
         let mut held = BTreeMap::new();
         for stored in store.all() {
@@ -429,7 +462,7 @@ impl Oracle {
             }
         }
         for (identity, original) in expected {
-            if !validate(original).is_empty() {
+            if !validate(original).is_empty() || is_late(identity) {
                 continue;
             }
             let Some(copy) = held.get(identity) else {
@@ -448,7 +481,7 @@ impl Oracle {
         }
         match held
             .keys()
-            .find(|identity| !expected.contains_key(identity))
+            .find(|identity| !expected.contains_key(identity) && !is_late(identity))
         {
             Some(identity) => Err(violation(
                 "agreement",

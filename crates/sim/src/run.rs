@@ -6,7 +6,7 @@ use std::sync::Arc;
 use zonal_model::validate;
 use zonal_store::{Snapshot, Store};
 
-use crate::oracle::{Checked, Oracle, Place, Violation, copied, violation, zone_name};
+use crate::oracle::{Checked, Identity, Oracle, Place, Violation, copied, violation, zone_name};
 use crate::proxy::POISON;
 use crate::trace::Trace;
 use crate::world::{Event, Size, World};
@@ -29,6 +29,7 @@ impl Options {
             zones: rng.usize(1..=3),
             proxies: rng.usize(0..=3),
             policies: if rng.u32(0..8) == 0 { 120 } else { 8 },
+            message_bytes: if rng.u32(0..3) == 0 { 700 } else { 1 << 20 },
             changes: rng.u32(20..=90),
             // Some worlds are all peace, so that what goes wrong without a fault is found too.
             faults: if rng.u32(0..8) == 0 {
@@ -82,8 +83,8 @@ impl std::error::Error for Failure {}
 const STEPS_MAX: u64 = 400_000;
 /// The quiet time that every run has: longer than a dead connection can stay unnoticed.
 const QUIET_MICROS_MIN: u64 = 45_000_000;
-/// By when everything has to be in step.
-const QUIET_MICROS_MAX: u64 = 150_000_000;
+/// By when everything has to be in step: what was refused is offered again after five minutes at most.
+const QUIET_MICROS_MAX: u64 = 450_000_000;
 const SLICE_MICROS: u64 = 5_000_000;
 
 /// Runs one seed.
@@ -154,6 +155,7 @@ impl World {
 
     /// Nothing breaks from now on, and what is broken is repaired.
     fn calm_down(&mut self) -> Checked {
+        self.end_some()?;
         self.calm = true;
         self.trace.note(self.time.micros(), format_args!("calm"));
         let now = self.time.micros();
@@ -161,7 +163,7 @@ impl World {
             zone.cut_off_until = now;
         }
         self.thaw_all();
-        Ok(())
+        self.clear_squatters()
     }
 
     /// Every store holds what it should, every proxy uses what it should, and the receipts say so.
@@ -181,10 +183,13 @@ impl World {
             }
         }
         let expected = Oracle::expected(Place::Global, &global, &zones);
-        Oracle::agrees(Place::Global, &global, &expected)?;
+        let punctual = |_: &Identity| false;
+        Oracle::agrees(Place::Global, &global, &expected, &punctual)?;
+        Oracle::no_orphans(Place::Global, &global)?;
         for (zone, snapshot) in zones.iter().enumerate() {
             let expected = Oracle::expected(Place::Zone(zone), &global, &zones);
-            Oracle::agrees(Place::Zone(zone), snapshot, &expected)?;
+            Oracle::agrees(Place::Zone(zone), snapshot, &expected, &punctual)?;
+            Oracle::no_orphans(Place::Zone(zone), snapshot)?;
             self.check_proxies(zone)?;
         }
         Ok(())

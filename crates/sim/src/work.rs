@@ -1,7 +1,7 @@
 //! People and workloads: what is made, changed and removed, at global and in the zones.
 
 use serde_json::{Value, json};
-use zonal_model::{Json, Key, Kind, Resource, labels, validate};
+use zonal_model::{Json, Key, Kind, Resource, hashed_name, labels, validate};
 use zonal_store::{Batch, Store};
 
 use crate::oracle::{Checked, NOTE, Place, copied, violation, zone_name};
@@ -59,12 +59,13 @@ impl World {
         let zone = self.rng.usize(0..self.size.zones);
         match self.rng.u32(0..100) {
             0..34 => self.policy_at_global(),
-            34..38 => self.multi_zone_service(),
-            38..45 => self.extra_mesh(),
-            45..50 => self.switch_zone(zone),
+            34..42 => self.multi_zone_service(),
+            42..47 => self.extra_mesh(),
+            47..50 => self.switch_zone(zone),
             50..52 => self.delete_zone(zone),
             52..76 => self.dataplane(zone),
             76..86 => self.zone_address(zone),
+            86..89 => self.squatter(zone),
             _ => self.policy_in_zone(zone),
         }
     }
@@ -171,6 +172,7 @@ impl World {
         let within: Vec<Resource> = snapshot
             .list_in_mesh(Kind::MeshTimeout, EXTRA)
             .map(|stored| stored.resource.clone())
+            .filter(|policy| copied(Place::Global, policy).is_none())
             .collect();
         self.write(Place::Global, Batch::new().remove(key))?;
         if self.chance(50) {
@@ -244,9 +246,10 @@ impl World {
     }
 
     fn zone_address(&mut self, zone: usize) -> Checked {
+        let mesh = self.mesh_in(zone);
         let key = Key::new(
             Kind::MeshZoneAddress,
-            MESH,
+            mesh,
             format!("a{}", self.rng.u32(0..3)),
         );
         let batch = if self.chance(25) {
@@ -264,6 +267,68 @@ impl World {
         self.write(Place::Zone(zone), batch)
     }
 
+    /// Somebody changes an address of a zone.
+    pub(crate) fn touch(&mut self, zone: usize, number: u32) -> Checked {
+        self.serial += 1;
+        let key = Key::new(Kind::MeshZoneAddress, MESH, format!("a{number}"));
+        let spec = json!({"address": "10.9.0.1", "port": self.port()});
+        let address = in_zone(zone, key, &spec);
+        self.write(Place::Zone(zone), Batch::new().put(address))
+    }
+
+    /// A zone has something of its own where a copy of one of global's policies would be, and takes it away again.
+    fn squatter(&mut self, zone: usize) -> Checked {
+        let name = format!("t{}", self.rng.u32(0..8));
+        let key = Key::new(Kind::MeshTimeout, MESH, hashed_name(MESH, &name, &[]));
+        let batch = match self.zones[zone].store.snapshot().get(&key) {
+            Some(held) if copied(Place::Zone(zone), &held.resource).is_some() => return Ok(()),
+            Some(_) => Batch::new().remove(key),
+            None => {
+                let spec = timeout(&json!({"kind": "Mesh"}), "1h", self.serial);
+                let mut squatter = in_zone(zone, key, &spec);
+                let display = format!("s-{name}");
+                let set = &mut squatter.meta.labels;
+                set.insert(labels::DISPLAY_NAME.to_owned(), display);
+                if self.zones[zone].up {
+                    self.zones[zone].squatted.insert(name);
+                }
+                Batch::new().put(squatter)
+            }
+        };
+        self.write(Place::Zone(zone), batch)
+    }
+
+    /// In the end nobody is in the way any more.
+    pub(crate) fn clear_squatters(&mut self) -> Checked {
+        for zone in 0..self.size.zones {
+            let snapshot = self.zones[zone].store.snapshot();
+            let batch = self.zones[zone]
+                .squatted
+                .iter()
+                .map(|name| Key::new(Kind::MeshTimeout, MESH, hashed_name(MESH, name, &[])))
+                .filter(|key| {
+                    let held = snapshot.get(key);
+                    held.is_some_and(|held| copied(Place::Zone(zone), &held.resource).is_none())
+                })
+                .fold(Batch::new(), Batch::remove);
+            if !batch.is_empty() {
+                self.commit(Place::Zone(zone), batch)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Where a zone puts what it makes: now and then into the second mesh, if it knows it.
+    fn mesh_in(&mut self, zone: usize) -> &'static str {
+        let key = Key::global(Kind::Mesh, EXTRA);
+        let known = self.zones[zone].store.snapshot().get(&key).is_some();
+        if known && self.chance(30) {
+            EXTRA
+        } else {
+            MESH
+        }
+    }
+
     fn policy_in_zone(&mut self, zone: usize) -> Checked {
         let producer = self.chance(40);
         let number = self.rng.u32(0..3);
@@ -272,7 +337,8 @@ impl World {
         } else {
             format!("z{number}")
         };
-        let key = Key::new(Kind::MeshTimeout, MESH, name);
+        let mesh = self.mesh_in(zone);
+        let key = Key::new(Kind::MeshTimeout, mesh, name);
         if self.chance(25) {
             return self.write(Place::Zone(zone), Batch::new().remove(key));
         }

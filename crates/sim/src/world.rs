@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use fastrand::Rng;
 use zonal_federation::{Border, Encodings};
+use zonal_mutants::mutant;
 use zonal_store::{Batch, Committed, Epoch, MemoryStore, Snapshot, Store, StoreError};
 
 use crate::global::Global;
@@ -24,6 +25,12 @@ pub(crate) enum Event {
     KeepAlive { conn: ConnId, at: End },
     /// A frozen direction moves again.
     Thaw { conn: ConnId },
+    /// A zone's end of a connection that stands still goes without a word.
+    Leave {
+        conn: ConnId,
+        zone: usize,
+        touches: u32,
+    },
     /// The next step of keeping what a peer sent.
     Keep { conn: ConnId, at: End },
     /// A core asked to be called back.
@@ -65,6 +72,8 @@ pub struct Size {
     pub proxies: usize,
     /// Names that global's policies have; where they are many, all are there from the start.
     pub policies: u32,
+    /// Messages of publishers are cut after so many bytes.
+    pub message_bytes: usize,
     /// Changes made by people.
     pub changes: u32,
     /// Things that break.
@@ -174,6 +183,14 @@ impl World {
                 self.thaw(conn);
                 Ok(())
             }
+            Event::Leave {
+                conn,
+                zone,
+                touches,
+            } => {
+                self.close(conn, End::Dialer, false)?;
+                self.touch(zone, touches)
+            }
             Event::Keep { conn, at } => self.keep_step(conn, at),
             Event::Timer { conn, at } => self.timer(conn, at),
             Event::GlobalFlush { life } if life == self.global.life => self.global_flush(),
@@ -239,6 +256,18 @@ impl World {
             format_args!("{place} is at revision {}", new.revision()),
         );
         self.oracle.observe(place, actor, old, &new)?;
+        for link in self.conns.values_mut() {
+            match (place, link.between) {
+                (Place::Global, Between::Federation { .. }) => link.may_say_more(End::Listener),
+                (Place::Zone(at), Between::Federation { zone }) if at == zone => {
+                    link.may_say_more(End::Dialer);
+                }
+                (Place::Zone(at), Between::Xds { zone, .. }) if at == zone => {
+                    link.may_say_more(End::Listener);
+                }
+                (Place::Global | Place::Zone(_), _) => {}
+            }
+        }
         match place {
             Place::Global => self.wake_global(),
             Place::Zone(zone) => self.wake_zone(zone),
@@ -291,9 +320,19 @@ impl World {
                 return Ok(());
             };
             let (between, open) = (link.between, link.is_open(at));
+            if mutant!(ReceivesOnlyWhenSent) && link.pipe(at.other()).is_full() {
+                return Ok(());
+            }
             let Some(frame) = link.pipe(at).pop(now) else {
                 return Ok(());
             };
+            if let Some(arrives) = link.pipe(at).push_waiting(now) {
+                self.at(arrives, Event::Arrive { conn, at });
+                if mutant!(ReceivesOnlyWhenSent) {
+                    let at = at.other();
+                    self.after(0, Event::Arrive { conn, at });
+                }
+            }
             if !open {
                 continue;
             }
@@ -306,6 +345,7 @@ impl World {
                 (Between::Federation { zone }, End::Listener, frame) => {
                     self.global_receives(conn, zone, frame)?;
                 }
+                (_, _, Frame::Close) if mutant!(CleanEndIgnored) => {}
                 (_, _, Frame::Close) => self.close(conn, at, true)?,
                 (Between::Federation { zone }, End::Dialer, frame) => {
                     self.zone_receives(conn, zone, frame)?;
@@ -352,8 +392,12 @@ impl World {
         }
         match (between, end) {
             (Between::Federation { zone }, End::Dialer) => self.zone_disconnected(conn, zone),
-            (Between::Federation { .. }, End::Listener) => {
+            (Between::Federation { zone }, End::Listener) => {
                 self.global.sessions.remove(&conn);
+                if mutant!(StatePerZone) {
+                    let sessions = &mut self.global.sessions;
+                    sessions.retain(|_, session| session.zone != zone);
+                }
                 Ok(())
             }
             (Between::Xds { zone, proxy }, End::Dialer) => {
@@ -371,11 +415,28 @@ impl World {
         let gone = self
             .conns
             .get(&conn)
-            .is_some_and(|link| link.is_stuck() || !link.is_open(at.other()));
+            .is_some_and(|link| link.is_stuck() || (!link.is_open(at.other()) && !link.kept_up));
         if gone {
             self.close(conn, at, true)
         } else {
             Ok(())
+        }
+    }
+
+    /// A load balancer ends a connection's streams in order and keeps the connection to the dialer.
+    pub(crate) fn end_in_order(&mut self, conn: ConnId) -> Checked {
+        // Who is gone without a word can say nothing in order.
+        let link = self.conns.get_mut(&conn);
+        if let Some(link) = link.filter(|link| link.is_open(End::Listener)) {
+            link.kept_up = true;
+        }
+        self.close(conn, End::Listener, true)
+    }
+
+    /// From now on one direction loses what is said, and nobody is told.
+    pub(crate) fn swallow(&mut self, conn: ConnId, to: End) {
+        if let Some(link) = self.conns.get_mut(&conn) {
+            link.pipe(to).swallows = true;
         }
     }
 
@@ -400,6 +461,11 @@ impl World {
         };
         for end in [End::Dialer, End::Listener] {
             link.pipe(end).frozen = false;
+        }
+        if self.calm {
+            for end in [End::Dialer, End::Listener] {
+                link.pipe(end).swallows = false;
+            }
         }
         for at in [End::Dialer, End::Listener] {
             self.after(0, Event::Arrive { conn, at });
@@ -440,9 +506,10 @@ impl World {
     }
 
     fn timer(&mut self, conn: ConnId, at: End) -> Checked {
-        let Some(link) = self.conns.get(&conn) else {
+        let Some(link) = self.conns.get_mut(&conn) else {
             return Ok(());
         };
+        link.may_say_more(at);
         match (link.between, at) {
             (Between::Federation { .. }, End::Listener) => self.global_timer(conn),
             (Between::Federation { zone }, End::Dialer) => self.zone_timer(conn, zone),

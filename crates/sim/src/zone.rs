@@ -1,16 +1,18 @@
 //! A zone's control plane: the shells of its streams, as `zone-cp` has them, around the real cores.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use kds_proto::envoy::config::core::v3::Node;
 use zonal_catalogue::derive::{self, Op as Derived};
+use zonal_catalogue::status;
 use zonal_catalogue::vips::{Allocator, Range, vip_of, with_vip};
 use zonal_delta::wire as delta_wire;
 use zonal_federation::{Encodings, Features, wire};
 use zonal_kds::{Direction, From, Publisher, Subscriber};
 use zonal_model::{Key, Kind, Resource};
+use zonal_mutants::mutant;
 use zonal_store::{Batch, Expect, MemoryStore, Revision, Snapshot, Store};
 
 use crate::keeper::{Keeper, Progress};
@@ -27,6 +29,8 @@ struct Session {
     down: Subscriber,
     keeper: Keeper,
     publisher: Option<Publisher>,
+    /// States that wait for their turn: none, but for a mutant.
+    backlog: VecDeque<Arc<Snapshot>>,
     timer: Option<u64>,
     since: u64,
 }
@@ -52,6 +56,10 @@ pub(crate) struct Zone {
     derive_due: bool,
     /// The address each service was given, for as long as the zone knows the service.
     addresses: BTreeMap<Key, (Revision, String)>,
+    /// To whom each address was given since the process started.
+    given: BTreeMap<String, Key>,
+    /// Policies of global in whose place there was something else at some time: they may come late.
+    pub(crate) squatted: BTreeSet<String>,
 }
 
 const ADDRESSED: [Kind; 2] = [Kind::MeshService, Kind::MeshMultiZoneService];
@@ -79,6 +87,8 @@ impl Zone {
             flush_due: false,
             derive_due: false,
             addresses: BTreeMap::new(),
+            given: BTreeMap::new(),
+            squatted: BTreeSet::new(),
         }
     }
 
@@ -92,6 +102,12 @@ impl Zone {
         self.session
             .as_ref()
             .is_some_and(|session| session.down.is_live())
+    }
+
+    /// Whether both ends have heard of each other on both streams.
+    pub(crate) fn has_met_global(&self) -> bool {
+        let session = self.session.as_ref();
+        session.is_some_and(|session| session.down.is_live() && session.publisher.is_some())
     }
 }
 
@@ -173,6 +189,7 @@ impl World {
         started.allocators = allocators();
         started.views = Views::new(started.store.snapshot());
         started.failures = 0;
+        started.given.clear();
         let life = started.life;
         self.trace
             .note(at, format_args!("{} starts", zone_name(zone)));
@@ -207,6 +224,7 @@ impl World {
             down,
             keeper: Keeper::default(),
             publisher: None,
+            backlog: VecDeque::new(),
             timer: None,
             since: now,
         });
@@ -249,6 +267,7 @@ impl World {
 
     pub(crate) fn zone_receives(&mut self, conn: ConnId, zone: usize, frame: Frame) -> Checked {
         let (now, snapshot) = (self.now(), self.zones[zone].store.snapshot());
+        let bytes = self.size.message_bytes;
         let at = &mut self.zones[zone];
         let Some(session) = at.session.as_mut().filter(|session| session.conn == conn) else {
             return Ok(());
@@ -270,7 +289,8 @@ impl World {
                         zone: zone_name(zone).into(),
                         features: Features::ALL,
                     };
-                    let mut publisher = Publisher::new(direction, Arc::clone(encodings));
+                    let mut publisher =
+                        Publisher::new(direction, Arc::clone(encodings)).cutting_after(bytes);
                     publisher.handle_snapshot(&snapshot);
                     publisher
                 });
@@ -303,7 +323,10 @@ impl World {
         };
         let conn = session.conn;
         if let Progress::Working = session.keeper.start(&mut session.down, &at.store) {
-            let wait = self.between(100, 20_000);
+            let mut wait = self.between(100, 20_000);
+            if mutant!(SleepsWhileReceiving) {
+                wait += 1_000_000;
+            }
             self.after(
                 wait,
                 Event::Keep {
@@ -311,6 +334,9 @@ impl World {
                     at: End::Dialer,
                 },
             );
+        }
+        if mutant!(AckBeforeKept) {
+            return self.zone_answers(zone);
         }
         Ok(())
     }
@@ -361,7 +387,7 @@ impl World {
         let Some(publisher) = &mut session.publisher else {
             return Ok(());
         };
-        if publisher.handle_timeout(now).is_empty() {
+        if publisher.handle_timeout(now).is_empty() || mutant!(SilenceIgnored) {
             self.zone_publishes(zone)
         } else {
             self.close(conn, End::Dialer, true)
@@ -378,6 +404,14 @@ impl World {
             let Some(publisher) = &mut session.publisher else {
                 return Ok(());
             };
+            if let Some(said) = session.backlog.front()
+                && publisher.reached() >= Some(said.revision())
+            {
+                session.backlog.pop_front();
+                if let Some(next) = session.backlog.front() {
+                    publisher.handle_snapshot(next);
+                }
+            }
             let Some(response) = publisher.poll_response(now) else {
                 let due = publisher.next_timeout();
                 let set = self.arm(conn, End::Dialer, set, due)?;
@@ -398,7 +432,12 @@ impl World {
         if let Some(session) = &mut self.zones[zone].session
             && let Some(publisher) = &mut session.publisher
         {
-            publisher.handle_snapshot(&snapshot);
+            if mutant!(EveryStateInTurn) {
+                session.backlog.push_back(Arc::clone(&snapshot));
+            }
+            if session.backlog.len() <= 1 {
+                publisher.handle_snapshot(&snapshot);
+            }
             self.zone_publishes(zone)?;
         }
         self.views_advance(zone, snapshot)
@@ -435,6 +474,22 @@ impl World {
                 Derived::Remove(key) => written.insert(key, None),
             };
         }
+        // The status of a copy is the zone's own: global may change the copy at the same time.
+        let members: Vec<&Resource> = snapshot
+            .list(Kind::MeshService)
+            .map(|stored| &stored.resource)
+            .filter(|service| !written.contains_key(&service.key))
+            .chain(written.values().flatten())
+            .collect();
+        let matched: Vec<Resource> = snapshot
+            .list(Kind::MeshMultiZoneService)
+            .filter_map(|stored| {
+                status::multi_zone_service(&stored.resource, members.iter().copied())
+            })
+            .collect();
+        for service in matched {
+            written.insert(service.key.clone(), Some(service));
+        }
         for (kind, allocator) in &mut at.allocators {
             let known = snapshot.list(*kind).map(|stored| &stored.resource);
             let all: Vec<Resource> = known
@@ -448,6 +503,11 @@ impl World {
                         .cloned(),
                 )
                 .collect();
+            let going = written
+                .iter()
+                .filter(|(key, new)| key.kind == *kind && new.is_none())
+                .filter_map(|(key, _)| snapshot.get(key));
+            allocator.retire(going.map(|stored| &stored.resource));
             let assigned = allocator.assign(all.iter());
             for mut service in all {
                 if let Some(vip) = assigned.get(&service.key) {
@@ -482,7 +542,7 @@ impl World {
         Ok(())
     }
 
-    /// A service keeps its address for as long as the zone knows it.
+    /// A service keeps its address for as long as the zone knows it, and no other gets it afterwards.
     fn check_addresses(&mut self, zone: usize, snapshot: &Snapshot) -> Checked {
         let mut now = BTreeMap::new();
         for stored in ADDRESSED.iter().flat_map(|kind| snapshot.list(*kind)) {
@@ -505,6 +565,14 @@ impl World {
                     zone_name(zone),
                     now.get(key)
                 );
+                return Err(violation("addresses stay", text));
+            }
+        }
+        for (key, (_, address)) in &now {
+            let given = &mut self.zones[zone].given;
+            let before = given.entry(address.clone()).or_insert_with(|| key.clone());
+            if *before != *key {
+                let text = format!("{address} of {before} is given to {key}");
                 return Err(violation("addresses stay", text));
             }
         }

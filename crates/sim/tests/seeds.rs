@@ -62,6 +62,7 @@ fn a_larger_world_keeps_its_promises_too() {
         zones: 5,
         proxies: 4,
         policies: 8,
+        message_bytes: 1 << 20,
         changes: 150,
         faults: 40,
     };

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use zonal_model::{Key, Kind, Resource, Scope};
+use zonal_mutants::mutant;
 
 use crate::batch::{Batch, Committed, Expect, Op, Outcome};
 use crate::error::{ConflictReason, StoreError};
@@ -171,7 +172,7 @@ fn remove(
 /// What goes when `owner` goes: what names it as owner; everything in a mesh; a proxy's and a zone's insight.
 fn owned_by(snapshot: &Snapshot, owner: &Key) -> Vec<Key> {
     let mut owned = snapshot.owned_by(owner);
-    if owner.kind == Kind::Mesh {
+    if owner.kind == Kind::Mesh && !mutant!(MeshLeavesContent) {
         for kind in Kind::ALL {
             if kind.descriptor().scope == Scope::Mesh {
                 owned.extend(
