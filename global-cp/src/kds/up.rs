@@ -9,6 +9,7 @@ use tracing::{debug, info, warn};
 use zonal_delta::wire as delta_wire;
 use zonal_federation::Features;
 use zonal_kds::{From, Kept, Pending, Subscriber, keep};
+use zonal_model::Kind;
 
 use super::down::stopping;
 use super::peer::{NodeFacts, Peer};
