@@ -26,6 +26,18 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         test.args(["--", filter]);
     }
     command::run(&mut test)?;
+    if args.filter.is_none() {
+        // Apart, so that the programs of the end-to-end tests are built without any known bug in them.
+        command::run(&mut command::cargo(&[
+            "test",
+            "--package",
+            "zonal-sim",
+            "--features",
+            "mutants",
+            "--test",
+            "mutants",
+        ]))?;
+    }
     if let Some(etcd) = Etcd::start()? {
         let mut test = command::cargo(&[
             "test",
