@@ -1,7 +1,6 @@
 //! The shell: does what the lifecycle says and tells it what happened.
 
-use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +14,7 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 use zonal_process::net::{self, Limits};
 use zonal_process::tasks::TaskFailure;
-use zonal_process::{CancellationToken, Clock, Tasks};
+use zonal_process::{CancellationToken, Clock, Tasks, files};
 
 use crate::config::Config;
 use crate::control_plane::{
@@ -382,7 +381,8 @@ async fn ask_bootstrap(
         Ok(prepared) => prepared,
         Err(reason) => return failed(format!("the bootstrap cannot be used: {reason}"), false),
     };
-    if let Err(error) = write_private(&work_dir.join(BOOTSTRAP_FILE), &prepared.text) {
+    // It holds the token: nobody else may read it.
+    if let Err(error) = files::write_private(&work_dir.join(BOOTSTRAP_FILE), &prepared.text) {
         return failed(format!("cannot write the bootstrap: {error}"), false);
     }
     Effect {
@@ -390,21 +390,6 @@ async fn ask_bootstrap(
         admin: Some(prepared.admin),
         bootstrap_failure: Some(None),
     }
-}
-
-/// The bootstrap holds the token: nobody else may read it.
-fn write_private(file: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let next = file.with_extension("next");
-    let mut options = std::fs::OpenOptions::new();
-    let mut open = options
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&next)?;
-    open.write_all(bytes)?;
-    open.sync_all()?;
-    std::fs::rename(next, file)
 }
 
 /// Looks often until the Envoy that runs is ready, and seldom afterwards. An answer counts only for the Envoy that was

@@ -7,8 +7,6 @@
 //!
 //! Start at [`Membership`]. The key is made here and never leaves the work folder.
 
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +20,7 @@ use tracing::{info, warn};
 use zonal_identity::join::{JoinToken, ZoneKey};
 use zonal_model::{Kind, ZoneName, labels};
 use zonal_process::tls::{ClientCertificate, Fingerprint, Trust, client_config_showing};
-use zonal_process::{Backoff, BackoffPolicy, CancellationToken, Clock};
+use zonal_process::{Backoff, BackoffPolicy, CancellationToken, Clock, files};
 use zonal_store::Snapshot;
 
 use crate::kds::GlobalAddress;
@@ -445,18 +443,7 @@ fn write<T: Serialize>(file: &Path, value: &T) -> Result<(), MembershipError> {
     let written = || -> std::io::Result<()> {
         let folder = file.parent().unwrap_or(Path::new("."));
         std::fs::create_dir_all(folder)?;
-        let new = file.with_extension("json.new");
-        let mut options = std::fs::OpenOptions::new();
-        let mut open = options
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&new)?;
-        open.write_all(&serde_json::to_vec_pretty(value)?)?;
-        open.sync_all()?;
-        std::fs::rename(&new, file)?;
-        std::fs::File::open(folder)?.sync_all()
+        files::write_private(file, &serde_json::to_vec_pretty(value)?)
     };
     written().map_err(|error| MembershipError::File {
         file: file.display().to_string(),

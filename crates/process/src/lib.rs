@@ -20,6 +20,7 @@ pub mod backoff;
 pub mod clock;
 pub mod config;
 pub mod control_plane;
+pub mod files;
 pub mod logs;
 pub mod metrics;
 pub mod net;

@@ -1,8 +1,6 @@
 //! The certificate a listener shows.
 
 use std::fmt;
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -288,14 +286,7 @@ fn modified(file: &Path) -> Option<SystemTime> {
 }
 
 fn write_private(file: &Path, bytes: &[u8]) -> Result<(), IdentityError> {
-    let mut options = std::fs::OpenOptions::new();
-    options.write(true).create(true).truncate(true).mode(0o600);
-    let mut open = options
-        .open(file)
-        .map_err(|cause| file_error(file, cause))?;
-    open.write_all(bytes)
-        .and_then(|()| open.sync_all())
-        .map_err(|cause| file_error(file, cause))
+    crate::files::write_private(file, bytes).map_err(|cause| file_error(file, cause))
 }
 
 fn file_error(file: &Path, cause: std::io::Error) -> IdentityError {
